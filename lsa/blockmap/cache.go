@@ -1,0 +1,214 @@
+package blockmap
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+const shardCount = 64
+
+type shard struct {
+	mu    sync.RWMutex
+	pages map[Key]*page
+	ring  []*page // every page, for the clock
+	hand  int
+	dirty []*page // changed in the current generation
+	_     [64]byte
+}
+
+// Map is the map of one array.
+type Map struct {
+	Layers *Layers
+
+	db     *pebble.DB
+	acct   Accounting
+	budget int64
+
+	bytes    atomic.Int64 // of all cached pages
+	dirty    atomic.Int64 // of pages changed since the last checkpoint began
+	flushing atomic.Int64 // of pages that a running checkpoint holds
+	hits     atomic.Int64
+	misses   atomic.Int64
+
+	gen      uint64 // of changes made now; changed by Begin only
+	flushGen uint64 // of the running checkpoint, 0 if none
+
+	shards [shardCount]shard
+}
+
+// New returns the map that db holds. budget bounds the cache, in bytes.
+func New(db *pebble.DB, layers *Layers, acct Accounting, budget int64) *Map {
+	m := &Map{Layers: layers, db: db, acct: acct, budget: budget, gen: 1}
+	for i := range m.shards {
+		m.shards[i].pages = make(map[Key]*page)
+	}
+	return m
+}
+
+func (m *Map) shard(k Key) *shard {
+	h := (k.Layer*0x9e3779b97f4a7c15 ^ k.Page) * 0xbf58476d1ce4e5b9
+	return &m.shards[h>>58]
+}
+
+// Pin loads a page, if need be, and holds it in memory until Unpin.
+func (m *Map) Pin(k Key) error {
+	for {
+		s := m.shard(k)
+		s.mu.Lock()
+		p := s.pages[k]
+		if p == nil {
+			p = m.insert(s, k)
+			s.mu.Unlock()
+			m.misses.Add(1)
+			return m.load(s, p)
+		}
+		p.pins++
+		p.ref.Store(true)
+		loading := p.loading
+		s.mu.Unlock()
+		if loading == nil {
+			m.hits.Add(1)
+			return nil
+		}
+		<-loading
+		if m.loaded(s, p) {
+			return nil
+		}
+		m.Unpin(k) // its loader failed; try, and fail, for ourselves
+	}
+}
+
+func (m *Map) loaded(s *shard, p *page) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.pages[p.key] == p
+}
+
+// Unpin releases a page pinned before.
+func (m *Map) Unpin(k Key) {
+	s := m.shard(k)
+	s.mu.Lock()
+	if p := s.pages[k]; p != nil {
+		p.pins--
+	}
+	s.mu.Unlock()
+}
+
+// insert adds a page that is loading, pinned once. The shard is locked.
+func (m *Map) insert(s *shard, k Key) *page {
+	p := &page{key: k, pins: 1, loading: make(chan struct{}), slot: len(s.ring)}
+	p.ref.Store(true)
+	s.pages[k] = p
+	s.ring = append(s.ring, p)
+	m.bytes.Add(pageBytes)
+	m.evict(s)
+	return p
+}
+
+// evict lets clean pages of the shard go while the cache is over its budget.
+func (m *Map) evict(s *shard) {
+	for tries := 2 * len(s.ring); tries > 0 && m.bytes.Load() > m.budget; tries-- {
+		if s.hand >= len(s.ring) {
+			s.hand = 0
+		}
+		p := s.ring[s.hand]
+		switch {
+		case p.pins > 0 || p.gen != 0 || p.loading != nil || p.saved:
+			s.hand++
+		case p.ref.Swap(false):
+			s.hand++
+		default:
+			m.remove(s, p)
+		}
+	}
+}
+
+func (m *Map) remove(s *shard, p *page) {
+	last := s.ring[len(s.ring)-1]
+	s.ring[p.slot], last.slot = last, p.slot
+	s.ring = s.ring[:len(s.ring)-1]
+	delete(s.pages, p.key)
+	m.bytes.Add(-p.bytes())
+}
+
+// load fills a page that insert made. On failure it takes the page out again.
+func (m *Map) load(s *shard, p *page) error {
+	for {
+		entries, err := m.resolve(p.key)
+		s.mu.Lock()
+		if err == nil && p.reload {
+			p.reload = false
+			s.mu.Unlock()
+			continue
+		}
+		if err != nil {
+			m.remove(s, p)
+		} else {
+			p.entries = entries
+			m.bytes.Add(int64(cap(entries)) * entryBytes)
+		}
+		close(p.loading)
+		p.loading = nil
+		s.mu.Unlock()
+		return err
+	}
+}
+
+// resolve works out what a reader of the page sees.
+func (m *Map) resolve(k Key) ([]Entry, error) {
+	chain := m.Layers.Chain(k.Layer)
+	entries, err := m.stored(k)
+	if err != nil || len(chain) < 2 {
+		return dropHoles(entries, true), err
+	}
+	for _, layer := range chain[1:] {
+		if len(entries) == PageBlocks {
+			break
+		}
+		above := Key{layer, k.Page}
+		if cached, ok := m.cached(above); ok {
+			entries = inherit(entries, cached)
+			break
+		}
+		stored, err := m.stored(above)
+		if err != nil {
+			return nil, err
+		}
+		entries = inherit(entries, stored)
+	}
+	return dropHoles(entries, false), nil
+}
+
+// cached copies the entries of a resolved page, if it is in the cache.
+func (m *Map) cached(k Key) ([]Entry, bool) {
+	s := m.shard(k)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	p := s.pages[k]
+	if p == nil || p.loading != nil {
+		return nil, false
+	}
+	return append([]Entry(nil), p.entries...), true
+}
+
+// stored reads a page's own entries from the metadata store.
+func (m *Map) stored(k Key) ([]Entry, error) {
+	var buf [17]byte
+	value, closer, err := m.db.Get(appendKey(buf[:0], k))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read map page %d of layer %d: %w", k.Page, k.Layer, err)
+	}
+	defer closer.Close()
+	entries, err := DecodePage(nil, value)
+	if err != nil {
+		return nil, fmt.Errorf("map page %d of layer %d: %w", k.Page, k.Layer, err)
+	}
+	return entries, nil
+}

@@ -1,0 +1,169 @@
+package blockmap
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"lsad/lsa/format"
+)
+
+// Values of pages: a version byte, a count (uvarint), then each own entry in
+// order of its offset: offset less the previous one (uvarint), a byte of kind
+// and flags, LSN less the previous one (varint), and for data the checksum
+// (4 bytes) and the places, each less the previous entry's (varint).
+const (
+	pageVersion  = 1
+	flagTwo      = 0x80 // a second place follows
+	kindMask     = 0x0f
+	keyPrefix    = 'm'
+	maxPageValue = 64 << 10
+)
+
+// PageKey is the key of a page in the metadata store.
+func PageKey(k Key) []byte { return appendKey(make([]byte, 0, 17), k) }
+
+func appendKey(b []byte, k Key) []byte {
+	b = append(b, keyPrefix)
+	b = binary.BigEndian.AppendUint64(b, k.Layer)
+	return binary.BigEndian.AppendUint64(b, k.Page)
+}
+
+// ParsePageKey is the inverse of PageKey.
+func ParsePageKey(b []byte) (Key, error) {
+	if len(b) != 17 || b[0] != keyPrefix {
+		return Key{}, fmt.Errorf("%w: page key %x", format.ErrInvalid, b)
+	}
+	return Key{binary.BigEndian.Uint64(b[1:]), binary.BigEndian.Uint64(b[9:])}, nil
+}
+
+// EncodePage appends the value that holds the own entries of a page.
+func EncodePage(b []byte, entries []Entry) []byte {
+	n := 0
+	for i := range entries {
+		if entries[i].Own {
+			n++
+		}
+	}
+	b = append(b, pageVersion)
+	b = binary.AppendUvarint(b, uint64(n))
+	var prev Entry
+	for i := range entries {
+		e := &entries[i]
+		if !e.Own {
+			continue
+		}
+		b = binary.AppendUvarint(b, uint64(e.Off-prev.Off))
+		kind := byte(e.Kind)
+		if e.Place[1] != 0 {
+			kind |= flagTwo
+		}
+		b = append(b, kind)
+		b = binary.AppendVarint(b, int64(e.LSN-prev.LSN))
+		if e.Kind == KindData {
+			b = binary.LittleEndian.AppendUint32(b, e.CRC)
+			b = binary.AppendVarint(b, int64(e.Place[0]-prev.Place[0]))
+			prev.Place[0] = e.Place[0]
+			if e.Place[1] != 0 {
+				b = binary.AppendVarint(b, int64(e.Place[1]-prev.Place[1]))
+				prev.Place[1] = e.Place[1]
+			}
+		}
+		prev.Off, prev.LSN = e.Off, e.LSN
+	}
+	return b
+}
+
+// DecodePage appends the entries of a value to dst, all marked Own. Errors
+// wrap format.ErrInvalid.
+func DecodePage(dst []Entry, b []byte) ([]Entry, error) {
+	bad := func(what string) ([]Entry, error) {
+		return nil, fmt.Errorf("%w: map page: %s", format.ErrInvalid, what)
+	}
+	if len(b) < 2 || len(b) > maxPageValue || b[0] != pageVersion {
+		return bad("wrong version or length")
+	}
+	r := reader{b: b[1:]}
+	n := r.uvarint()
+	if n > PageBlocks {
+		return bad("more entries than blocks")
+	}
+	if cap(dst)-len(dst) < int(n) {
+		dst = append(make([]Entry, 0, len(dst)+int(n)), dst...)
+	}
+	var prev Entry
+	off := uint64(0)
+	for i := range n {
+		delta := r.uvarint()
+		if off += delta; off >= PageBlocks || (delta == 0 && i > 0) {
+			return bad("offsets out of order")
+		}
+		kind := r.byte()
+		e := Entry{Off: uint16(off), Kind: Kind(kind & kindMask), Own: true}
+		e.LSN = prev.LSN + uint64(r.varint())
+		switch e.Kind {
+		case KindData:
+			e.CRC = r.uint32()
+			e.Place[0] = prev.Place[0] + format.Place(r.varint())
+			prev.Place[0] = e.Place[0]
+			if kind&flagTwo != 0 {
+				e.Place[1] = prev.Place[1] + format.Place(r.varint())
+				prev.Place[1] = e.Place[1]
+			}
+		case KindZero, KindHole:
+		default:
+			return bad("entry of unknown kind")
+		}
+		prev.LSN = e.LSN
+		dst = append(dst, e)
+	}
+	if r.failed || len(r.b) != 0 {
+		return bad("cut short or too long")
+	}
+	return dst, nil
+}
+
+// reader takes values off a slice; the first that is not there sets failed.
+type reader struct {
+	b      []byte
+	failed bool
+}
+
+func (r *reader) advance(n int) {
+	if n <= 0 || n > len(r.b) {
+		r.failed, r.b = true, nil
+		return
+	}
+	r.b = r.b[n:]
+}
+
+func (r *reader) uvarint() uint64 {
+	v, n := binary.Uvarint(r.b)
+	r.advance(n)
+	return v
+}
+
+func (r *reader) varint() int64 {
+	v, n := binary.Varint(r.b)
+	r.advance(n)
+	return v
+}
+
+func (r *reader) byte() byte {
+	if len(r.b) == 0 {
+		r.failed = true
+		return 0
+	}
+	v := r.b[0]
+	r.b = r.b[1:]
+	return v
+}
+
+func (r *reader) uint32() uint32 {
+	if len(r.b) < 4 {
+		r.failed, r.b = true, nil
+		return 0
+	}
+	v := binary.LittleEndian.Uint32(r.b)
+	r.b = r.b[4:]
+	return v
+}

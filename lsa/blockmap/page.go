@@ -1,0 +1,126 @@
+package blockmap
+
+import "sync/atomic"
+
+// page is one cached page. Its shard's lock guards everything but ref.
+type page struct {
+	key     Key
+	entries []Entry // sorted by Off, no two alike
+	pins    int
+	loading chan struct{} // closed when loaded; nil then
+	reload  bool          // an ancestor changed while loading
+	gen     uint64        // checkpoint generation of the last change; 0 if clean
+	saved   bool          // the running checkpoint has this page's contents
+	image   []byte        // what the running checkpoint is to store, if saved by a change
+	slot    int           // in the shard's ring
+	ref     atomic.Bool   // looked up since the clock's hand went by
+}
+
+const (
+	entryBytes = 32
+	pageBytes  = 192 // the struct, its map slot, its ring slot
+)
+
+func (p *page) bytes() int64 { return int64(cap(p.entries))*entryBytes + pageBytes }
+
+// find returns the index of the first entry with Off >= off. Offsets are
+// distinct and sorted, so the index lies in a window that is narrow for a full
+// page: at most off, and at least off less the number of absent offsets.
+func (p *page) find(off uint16) int {
+	n := len(p.entries)
+	lo, hi := int(off)-(PageBlocks-n), int(off)
+	lo, hi = max(lo, 0), min(hi, n)
+	for lo < hi {
+		mid := int(uint(lo+hi) >> 1)
+		if p.entries[mid].Off < off {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return lo
+}
+
+// get returns the entry at off, nil if there is none.
+func (p *page) get(off uint16) *Entry {
+	if i := p.find(off); i < len(p.entries) && p.entries[i].Off == off {
+		return &p.entries[i]
+	}
+	return nil
+}
+
+// copyTo fills dst with the entries from off on; absent ones become KindNone.
+func (p *page) copyTo(off uint16, dst []Entry) {
+	i := p.find(off)
+	for j := range dst {
+		want := off + uint16(j)
+		if i < len(p.entries) && p.entries[i].Off == want {
+			dst[j] = p.entries[i]
+			i++
+		} else {
+			dst[j] = Entry{Off: want}
+		}
+	}
+}
+
+// splice makes room for n entries in place of entries[lo:hi] and returns it.
+func (p *page) splice(lo, hi, n int) []Entry {
+	old := len(p.entries)
+	total := old - (hi - lo) + n
+	if total > cap(p.entries) {
+		grown := make([]Entry, total, min(PageBlocks, total+total/8+3))
+		copy(grown, p.entries[:lo])
+		copy(grown[lo+n:], p.entries[hi:])
+		p.entries = grown
+		return p.entries[lo : lo+n]
+	}
+	p.entries = p.entries[:max(old, total)]
+	copy(p.entries[lo+n:], p.entries[hi:old])
+	p.entries = p.entries[:total]
+	return p.entries[lo : lo+n]
+}
+
+func (p *page) own() int {
+	n := 0
+	for i := range p.entries {
+		if p.entries[i].Own {
+			n++
+		}
+	}
+	return n
+}
+
+// inherit merges what an ancestor maps into entries: where both have an
+// offset, entries wins. The result is sorted; inherited entries are not Own.
+func inherit(entries, ancestor []Entry) []Entry {
+	if len(ancestor) == 0 {
+		return entries
+	}
+	out := make([]Entry, 0, min(PageBlocks, len(entries)+len(ancestor)))
+	i := 0
+	for _, a := range ancestor {
+		for i < len(entries) && entries[i].Off < a.Off {
+			out = append(out, entries[i])
+			i++
+		}
+		if i < len(entries) && entries[i].Off == a.Off {
+			continue
+		}
+		a.Own = false
+		out = append(out, a)
+	}
+	return append(out, entries[i:]...)
+}
+
+// dropHoles removes holes that hide nothing: inherited ones, and all if the
+// layer has no parent.
+func dropHoles(entries []Entry, rootLayer bool) []Entry {
+	out := entries[:0]
+	for _, e := range entries {
+		if e.Kind == KindHole && (rootLayer || !e.Own) {
+			continue
+		}
+		out = append(out, e)
+	}
+	return out
+}
