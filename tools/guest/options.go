@@ -1,0 +1,75 @@
+package guest
+
+import (
+	"fmt"
+	"os"
+)
+
+// HostIP is the address at which the guest finds the host's loopback
+// interface: a server on 127.0.0.1:P of the host is HostIP:P to the guest.
+const HostIP = "10.0.2.2"
+
+// Defaults of Options.
+const (
+	defaultMemoryMiB = 512
+	defaultCPUs      = 1
+)
+
+// Options say what a guest has.
+type Options struct {
+	MemoryMiB int // 0 means 512; the initramfs with all its files is part of it
+	CPUs      int // 0 means 1
+
+	// Modules are loaded when the guest starts, with what they need. Each is a
+	// name, then parameters if any: "nbd nbds_max=4". Modules that are built in
+	// may be named, without effect.
+	Modules []string
+
+	// Tools are programs of the host, found on its PATH or in the sbin
+	// directories, which the guest finds under the same names. They go before
+	// busybox's.
+	Tools []string
+
+	// Files are further files: path in the guest to path on the host.
+	// Programs among them get their shared libraries.
+	Files map[string]string
+
+	Env   []string // environment of every script, NAME=VALUE
+	Disks []Disk   // /dev/vda, /dev/vdb and so on
+}
+
+// A Disk is a raw file on the host that the guest has as a virtio-blk device
+// with a write cache and discard.
+type Disk struct {
+	Path string
+	Size int64 // bytes; if not 0 the file is made, sparse, unless it is there
+}
+
+func (o Options) withDefaults() Options {
+	if o.MemoryMiB == 0 {
+		o.MemoryMiB = defaultMemoryMiB
+	}
+	if o.CPUs == 0 {
+		o.CPUs = defaultCPUs
+	}
+	return o
+}
+
+// create makes the disk's file if it is to be made.
+func (d Disk) create() error {
+	if d.Size == 0 {
+		return nil
+	}
+	f, err := os.OpenFile(d.Path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if os.IsExist(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("guest disk: %w", err)
+	}
+	defer f.Close()
+	if err := f.Truncate(d.Size); err != nil {
+		return fmt.Errorf("guest disk %s: %w", d.Path, err)
+	}
+	return nil
+}
