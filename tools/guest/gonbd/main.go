@@ -1,0 +1,70 @@
+// Command gonbd attaches a kernel block device to an NBD server with the client
+// of github.com/pojntfx/go-nbd, for the test that finds out whether that
+// client gets on with our server. It runs in the guest until it is killed:
+//
+//	gonbd list HOST:PORT
+//	gonbd attach HOST:PORT EXPORT /dev/nbdN
+//
+// Attach prints "attached" when the device has its size.
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/pojntfx/go-nbd/pkg/client"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "gonbd:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	switch {
+	case len(args) == 2 && args[0] == "list":
+		return list(args[1])
+	case len(args) == 4 && args[0] == "attach":
+		return attach(args[1], args[2], args[3])
+	}
+	return fmt.Errorf("usage: gonbd list ADDR | gonbd attach ADDR EXPORT DEVICE")
+}
+
+func list(addr string) error {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	names, err := client.List(conn)
+	if err != nil {
+		return fmt.Errorf("list exports: %w", err)
+	}
+	fmt.Println(strings.Join(names, "\n"))
+	return nil
+}
+
+func attach(addr, export, device string) error {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	dev, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	err = client.Connect(conn, dev, &client.Options{
+		ExportName:  export,
+		OnConnected: func() { fmt.Println("attached") },
+	})
+	if err != nil {
+		return fmt.Errorf("attach: %w", err)
+	}
+	return nil
+}
