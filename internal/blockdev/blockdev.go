@@ -23,6 +23,10 @@ var (
 	ErrClosed = errors.New("device is closed")
 	// ErrLocked: another process has the device open.
 	ErrLocked = errors.New("in use by another process")
+	// ErrTruncated: the device is shorter than it was, or than it should be.
+	ErrTruncated = errors.New("device was cut short")
+	// ErrReadOnly: the device was opened for reading only.
+	ErrReadOnly = errors.New("device is open for reading only")
 )
 
 // Device is one backing store. All methods may be called from many goroutines

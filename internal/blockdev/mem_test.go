@@ -2,6 +2,7 @@ package blockdev
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -96,11 +97,11 @@ func contents(t *testing.T, d Device) []byte {
 }
 
 func randomBytes(rng *rand.Rand, n int) []byte {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(rng.Uint32())
+	b := make([]byte, (n+7)&^7)
+	for i := 0; i < n; i += 8 {
+		binary.NativeEndian.PutUint64(b[i:], rng.Uint64())
 	}
-	return b
+	return b[:n]
 }
 
 // split cuts b into a few buffers, some of them empty.
@@ -113,13 +114,15 @@ func split(rng *rand.Rand, b []byte) [][]byte {
 	return bufs
 }
 
+func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 1)) }
+
 var errInjected = errors.New("injected")
 
 func TestMemCrashStatesAreLegal(t *testing.T) {
 	for range 60 {
 		seed := rand.Uint64()
 		t.Run(fmt.Sprintf("seed=%#x", seed), func(t *testing.T) {
-			checkCrashStates(t, rand.New(rand.NewPCG(seed, 1)))
+			checkCrashStates(t, newRand(seed))
 		})
 	}
 }
@@ -193,7 +196,7 @@ func checkCrashStates(t *testing.T, rng *rand.Rand) {
 // Each kind of state must come up, or the explorer would search less than it
 // seems to.
 func TestMemCrashStatesVary(t *testing.T) {
-	rng := rand.New(rand.NewPCG(7, 7))
+	rng := newRand(7)
 	m := NewMem("m", 1<<20)
 	const each = 4 << 10
 	write := func(value byte) {
@@ -238,7 +241,7 @@ func TestMemCrashStatesVary(t *testing.T) {
 }
 
 func TestMemWriteUnderWay(t *testing.T) {
-	rng := rand.New(rand.NewPCG(3, 3))
+	rng := newRand(3)
 	for _, clone := range []func(*Mem) *Mem{
 		func(m *Mem) *Mem { return m.CrashClone(rng) },
 		func(m *Mem) *Mem { return m.KillClone(rng) },
@@ -279,7 +282,7 @@ func TestMemWriteUnderWay(t *testing.T) {
 
 // A Sync covers what completed before it was issued, and nothing later.
 func TestMemSyncCoversWhatCompletedBefore(t *testing.T) {
-	rng := rand.New(rand.NewPCG(5, 5))
+	rng := newRand(5)
 	m := NewMem("m", 1<<20)
 	put := func(value byte) {
 		if err := m.WriteVec([][]byte{{value}}, int64(value)*SectorSize); err != nil {
@@ -310,7 +313,7 @@ func TestMemSyncCoversWhatCompletedBefore(t *testing.T) {
 }
 
 func TestMemKilledThenPowerLost(t *testing.T) {
-	rng := rand.New(rand.NewPCG(6, 6))
+	rng := newRand(6)
 	m := NewMem("m", 1<<20)
 	if err := m.WriteVec([][]byte{{1}}, 0); err != nil {
 		t.Fatal(err)
@@ -332,7 +335,7 @@ func TestMemKilledThenPowerLost(t *testing.T) {
 }
 
 func TestMemCrashAllIsOneInstant(t *testing.T) {
-	rng := rand.New(rand.NewPCG(8, 8))
+	rng := newRand(8)
 	a, b := NewMem("a", 1<<20), NewMem("b", 1<<20)
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
@@ -435,7 +438,7 @@ func TestMemErrors(t *testing.T) {
 
 // BenchmarkMemCrash is what a crash state costs: 4 GiB, 64 unsynced records.
 func BenchmarkMemCrash(b *testing.B) {
-	rng := rand.New(rand.NewPCG(1, 1))
+	rng := newRand(1)
 	m := NewMem("m", 4<<30)
 	record := make([]byte, 20<<10)
 	for i := range 64 {
