@@ -1,0 +1,112 @@
+package nbd
+
+// writeBatch gathers the writes of a batch. Their data lie in the receive buffer.
+type writeBatch struct {
+	reqs  []request
+	offs  []int64
+	datas [][]byte
+	errs  []error
+}
+
+func (w *writeBatch) add(r *request, data []byte) {
+	w.reqs = append(w.reqs, *r)
+	w.offs = append(w.offs, r.off)
+	w.datas = append(w.datas, data)
+	w.errs = append(w.errs, nil)
+}
+
+func (w *writeBatch) reset() {
+	clear(w.datas)
+	clear(w.errs)
+	w.reqs, w.offs, w.datas, w.errs = w.reqs[:0], w.offs[:0], w.datas[:0], w.errs[:0]
+}
+
+// write gathers a write for the batch, or makes a job of a long one.
+func (c *conn) write(r *request) error {
+	switch {
+	case r.n == 0:
+		return c.succeed(r)
+	case r.n > inlineMax:
+		return c.writeLong(r)
+	}
+	c.writes.add(r, c.recv.buffered()[:r.n])
+	c.recv.consume(int(r.n))
+	return nil
+}
+
+// runWrites carries out the writes gathered.
+func (c *conn) runWrites() error {
+	w := &c.writes
+	if len(w.reqs) == 0 {
+		return nil
+	}
+	// Writing may take a while, and replies that are ready must not wait for it.
+	if err := c.flush(); err != nil {
+		return err
+	}
+	defer w.reset()
+	c.export.WriteBatch(w.offs, w.datas, w.errs)
+	for i := range w.reqs {
+		if err := c.wrote(&w.reqs[i], w.errs[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wrote replies to a write that was carried out, or leaves that to the flush that it needs.
+func (c *conn) wrote(r *request, cause error) error {
+	switch {
+	case cause != nil:
+		return c.failRequest(r, cause)
+	case r.has(cmdFlagFUA):
+		c.group = append(c.group, groupItem{req: *r})
+		return nil
+	}
+	return c.succeed(r)
+}
+
+// writeLong receives a long payload into a buffer of its own and hands it to the workers.
+func (c *conn) writeLong(r *request) error {
+	j, err := c.newJob(r, int(r.n))
+	if err != nil {
+		return err
+	}
+	if err := c.settle(); err != nil {
+		c.dropJob(j)
+		return err
+	}
+	if j == nil {
+		return c.writeInPieces(r)
+	}
+	if err := c.recv.readFull(j.buf.b[:r.n]); err != nil {
+		c.dropJob(j)
+		return err
+	}
+	c.jobs.put(j)
+	return nil
+}
+
+// writeInPieces writes a long payload as it comes in, for want of memory.
+func (c *conn) writeInPieces(r *request) error {
+	req := *r
+	var cause error
+	for done := int64(0); done < req.n; {
+		data := c.recv.buffered()
+		if len(data) == 0 {
+			if err := c.recv.fill(); err != nil {
+				return err
+			}
+			continue
+		}
+		data = data[:min(int64(len(data)), req.n-done)]
+		if cause == nil {
+			offs, datas, errs := []int64{req.off + done}, [][]byte{data}, []error{nil}
+			c.export.WriteBatch(offs, datas, errs)
+			cause = errs[0]
+		}
+		c.recv.consume(len(data))
+		done += int64(len(data))
+	}
+	return c.wrote(&req, cause)
+}

@@ -1,0 +1,118 @@
+package nbd
+
+import "time"
+
+// Op is a kind of request, for metrics.
+type Op uint8
+
+// The kinds of request.
+const (
+	OpRead Op = iota
+	OpWrite
+	OpFlush
+	OpTrim
+	OpWriteZeroes
+	OpCache
+	OpBlockStatus
+	NumOps
+)
+
+var opNames = [NumOps]string{"read", "write", "flush", "trim", "write_zeroes", "cache", "block_status"}
+
+// String is the name of the operation as metrics label it.
+func (o Op) String() string {
+	if o < NumOps {
+		return opNames[o]
+	}
+	return "unknown"
+}
+
+// Metrics hands out recorders.
+type Metrics interface {
+	// Export returns the recorder for requests to the export of that (canonical) name. It is called once
+	// for each connection; the recorders of many connections may be one and the same.
+	Export(name string) Recorder
+}
+
+// Recorder is told of finished requests. It is called from the data path, from many goroutines at once,
+// and must not block.
+type Recorder interface {
+	// Record says that n requests of one kind, of so many bytes in all, were answered together, errors of
+	// them with an error. latency is the time from the moment the first of them was read to the moment
+	// their replies were ready.
+	Record(op Op, n int, bytes int64, errors int, latency time.Duration)
+}
+
+// opOf is the kind of a command; ok is false for those that have none.
+func opOf(cmd uint16) (op Op, ok bool) {
+	switch cmd {
+	case cmdRead:
+		return OpRead, true
+	case cmdWrite:
+		return OpWrite, true
+	case cmdFlush:
+		return OpFlush, true
+	case cmdTrim:
+		return OpTrim, true
+	case cmdWriteZeroes:
+		return OpWriteZeroes, true
+	case cmdCache:
+		return OpCache, true
+	case cmdBlockStatus:
+		return OpBlockStatus, true
+	}
+	return 0, false
+}
+
+// tally counts the requests of one batch.
+type tally struct {
+	n, errors int
+	bytes     int64
+}
+
+// batchStats gathers what a batch did, so that the recorder is called once per kind and batch, and the
+// clock is read twice per batch.
+type batchStats struct {
+	rec   Recorder // nil without metrics
+	start time.Time
+	ops   [NumOps]tally
+	dirty bool
+}
+
+func (s *batchStats) begin() {
+	if s.rec != nil {
+		s.start = time.Now()
+	}
+}
+
+func (s *batchStats) add(cmd uint16, bytes int64, failed bool) {
+	if s.rec == nil {
+		return
+	}
+	op, ok := opOf(cmd)
+	if !ok {
+		return
+	}
+	t := &s.ops[op]
+	t.n++
+	if failed {
+		t.errors++
+	} else {
+		t.bytes += bytes
+	}
+	s.dirty = true
+}
+
+func (s *batchStats) end() {
+	if !s.dirty {
+		return
+	}
+	d := time.Since(s.start)
+	for op := range s.ops {
+		if t := &s.ops[op]; t.n > 0 {
+			s.rec.Record(Op(op), t.n, t.bytes, t.errors, d)
+			*t = tally{}
+		}
+	}
+	s.dirty = false
+}

@@ -1,0 +1,119 @@
+package nbd
+
+import (
+	"time"
+)
+
+// maxCacheBytes bounds what one CACHE request reads, in bytes. It is a hint, and needs not be taken whole.
+const maxCacheBytes = 64 << 20
+
+// cacheStep is the size of the reads that CACHE makes, in bytes.
+const cacheStep = 256 << 10
+
+// worker runs jobs until none waits.
+func (c *conn) worker() {
+	defer c.jobs.wg.Done()
+	for j := c.jobs.next(); j != nil; j = c.jobs.next() {
+		c.send.post(j, c.runJob(j))
+	}
+}
+
+// runJob does the work and returns the reply.
+func (c *conn) runJob(j *job) []byte {
+	if len(j.group) > 0 {
+		return c.runGroup(j)
+	}
+	reply, err := c.execute(j)
+	if err != nil {
+		reply = c.sess.appendError(j.reply[:0], &j.req, err)
+		j.reply = reply
+	}
+	c.record(j, &j.req, err)
+	return reply
+}
+
+func (c *conn) execute(j *job) (reply []byte, err error) {
+	if c.jobs.aborted.Load() {
+		return nil, errShuttingDown
+	}
+	r := &j.req
+	switch r.cmd {
+	case cmdRead:
+		return c.readJob(j)
+	case cmdBlockStatus:
+		return c.statusJob(j)
+	case cmdWrite:
+		j.offs[0], j.datas[0], j.errs[0] = r.off, j.buf.b[:r.n], nil
+		c.export.WriteBatch(j.offs[:], j.datas[:], j.errs[:])
+		err = j.errs[0]
+	case cmdTrim:
+		err = c.export.Trim(r.off, r.n)
+	case cmdWriteZeroes:
+		err = c.export.WriteZeroes(r.off, r.n, r.has(cmdFlagNoHole))
+	case cmdCache:
+		err = c.cache(j)
+	}
+	if err == nil && r.has(cmdFlagFUA) && r.cmd != cmdCache {
+		err = c.export.Flush()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c.success(j, r), nil
+}
+
+// success appends the reply of a successful request to the job's.
+func (c *conn) success(j *job, r *request) []byte {
+	var b [extendedReplySize]byte
+	j.reply = append(j.reply, b[:c.sess.putSuccess(b[:], r)]...)
+	return j.reply
+}
+
+// runGroup completes requests by one flush.
+func (c *conn) runGroup(j *job) []byte {
+	var err error
+	if c.jobs.aborted.Load() {
+		err = errShuttingDown
+	} else {
+		err = c.export.Flush()
+	}
+	for i := range j.group {
+		r := &j.group[i].req
+		if err != nil {
+			j.reply = c.sess.appendError(j.reply, r, err)
+		} else {
+			c.success(j, r)
+		}
+		c.record(j, r, err)
+	}
+	return j.reply
+}
+
+// cache reads a range for the sake of the caches below.
+func (c *conn) cache(j *job) error {
+	end := j.req.off + min(j.req.n, maxCacheBytes)
+	for off := j.req.off; off < end; {
+		p := j.buf.b[:min(end-off, int64(len(j.buf.b)))]
+		if err := c.export.ReadAt(p, off); err != nil {
+			return err
+		}
+		off += int64(len(p))
+	}
+	return nil
+}
+
+// record tells the metrics of a request that a worker finished.
+func (c *conn) record(j *job, r *request, err error) {
+	if c.stats.rec == nil {
+		return
+	}
+	op, ok := opOf(r.cmd)
+	if !ok {
+		return
+	}
+	bytes, errors := r.n, 0
+	if err != nil {
+		bytes, errors = 0, 1
+	}
+	c.stats.rec.Record(op, 1, bytes, errors, time.Since(j.start))
+}
