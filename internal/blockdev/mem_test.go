@@ -197,8 +197,8 @@ func checkCrashStates(t *testing.T, rng *rand.Rand) {
 // seems to.
 func TestMemCrashStatesVary(t *testing.T) {
 	rng := newRand(7)
-	m := NewMem("m", 1<<20)
 	const each = 4 << 10
+	m := NewMem("m", 8*each)
 	write := func(value byte) {
 		if err := m.WriteVec([][]byte{bytes.Repeat([]byte{value}, each)}, int64(value)*each); err != nil {
 			t.Fatal(err)
@@ -246,7 +246,7 @@ func TestMemWriteUnderWay(t *testing.T) {
 		func(m *Mem) *Mem { return m.CrashClone(rng) },
 		func(m *Mem) *Mem { return m.KillClone(rng) },
 	} {
-		m := NewMem("m", 1<<20)
+		m := NewMem("m", 64<<10)
 		seen := make(map[string]bool)
 		m.OnOp = func(op Op) error {
 			for range 300 {
