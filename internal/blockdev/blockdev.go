@@ -2,8 +2,12 @@
 // be read, written, synced and given back to whoever owns the space below it.
 //
 // It owns the system calls and nothing above them: it knows no format. File
-// and raw are the real ones, Mem can lose power, Faulty and Slow wrap another
-// Device. Nothing in here imports another package of lsad.
+// is a regular file or a raw block device, Mem can lose power, Faulty and Slow
+// wrap another Device. Nothing in here imports another package of lsad.
+//
+// Each type has at most one mutex, held for no I/O and no callback, so there
+// is no lock order but that of Mem, for several devices that crash together.
+// File holds a lock shared during its calls, which only Close waits for.
 package blockdev
 
 import "errors"

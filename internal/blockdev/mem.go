@@ -68,7 +68,8 @@ type flight struct {
 
 var _ Device = (*Mem)(nil)
 
-// NewMem makes an empty device of size bytes.
+// NewMem makes an empty device of size bytes. What a change replaced is kept
+// until the next Sync, so one that is never synced grows with each write.
 func NewMem(name string, size int64) *Mem {
 	return &Mem{name: name, size: size, pages: newPageTable(size), limit: math.MaxInt64}
 }
