@@ -13,6 +13,7 @@ import (
 // and the period of the timers. It takes no part in when a device collects.
 type Collector struct {
 	placement atomic.Pointer[Placement]
+	segments  atomic.Int64 // of all devices
 
 	mu      sync.Mutex
 	cfg     Config
@@ -148,6 +149,11 @@ func (c *Collector) Status(now time.Time) []Status {
 func (c *Collector) arrange(now time.Time) {
 	n := c.cfg.Normal()
 	slots := 1 / float64(max(1, len(c.devices)))
+	total := 0
+	for _, d := range c.devices {
+		total += d.target.Count().Total
+	}
+	c.segments.Store(int64(total))
 	for i, d := range c.devices {
 		dc := n.Devices[d.Name()]
 		offset := float64(i) * slots
@@ -193,7 +199,7 @@ func (d *Device) arrange(now time.Time, cfg Config, s schedule, own bool, offset
 func (c *Collector) Step(d *Device, now time.Time) Action {
 	act := d.step(now)
 	if act.Collect {
-		c.Placement().Victim(d.target.Now(), act.Victim)
+		c.Placement().Victim(d.target.Now(), act.Victim, int(c.segments.Load()))
 	}
 	c.tune(now)
 	return act

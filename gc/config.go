@@ -75,8 +75,8 @@ type DeviceConfig struct {
 
 // Defaults of the policies; docs/decisions/0102-placement.md says why these.
 const (
-	DefaultPolicy    = "greedy"
-	DefaultPlacement = "none"
+	DefaultPolicy    = "cost-benefit"
+	DefaultPlacement = "interval"
 )
 
 // Normal is c with the defaults filled in.

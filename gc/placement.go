@@ -24,6 +24,14 @@ type Block struct {
 	Collected bool
 }
 
+// Age is how many LSNs ago the old version, or the collected one, was written.
+func (b Block) Age() uint64 {
+	if b.Now < b.Written {
+		return 0
+	}
+	return b.Now - b.Written
+}
+
 // Placement says to which class of open segment a block goes, so that blocks which die at about the same time
 // die together. One Placement serves the whole array. Its methods may be called at once from many goroutines
 // and do not block.
@@ -33,13 +41,16 @@ type Placement interface {
 	Classes() int
 	// Place gives the class of a block, 0..Classes()-1.
 	Place(b Block) int
-	// Victim tells it that a segment is about to be collected.
-	Victim(now uint64, s SegmentInfo)
+	// Victim tells it that a segment is about to be collected; segments is how many the array has.
+	Victim(now uint64, s SegmentInfo, segments int)
 }
 
 var placements = map[string]func() Placement{
-	"none":  func() Placement { return single{} },
-	"sepgc": func() Placement { return sepGC{} },
+	"none":     func() Placement { return single{} },
+	"sepgc":    func() Placement { return sepGC{} },
+	"sepbit":   func() Placement { return &sepBIT{} },
+	"dac":      func() Placement { return dac{} },
+	"interval": func() Placement { return &interval{} },
 }
 
 // NewPlacement makes the placement of that name. The error wraps ErrUnknown and lists the names.
@@ -56,17 +67,17 @@ func PlacementNames() []string { return sortedKeys(placements) }
 // single puts everything together.
 type single struct{}
 
-func (single) Name() string               { return "none" }
-func (single) Classes() int               { return 1 }
-func (single) Place(Block) int            { return 0 }
-func (single) Victim(uint64, SegmentInfo) {}
+func (single) Name() string                    { return "none" }
+func (single) Classes() int                    { return 1 }
+func (single) Place(Block) int                 { return 0 }
+func (single) Victim(uint64, SegmentInfo, int) {}
 
 // sepGC keeps collected blocks, which have shown that they live long, apart from users' writes.
 type sepGC struct{}
 
-func (sepGC) Name() string               { return "sepgc" }
-func (sepGC) Classes() int               { return 2 }
-func (sepGC) Victim(uint64, SegmentInfo) {}
+func (sepGC) Name() string                    { return "sepgc" }
+func (sepGC) Classes() int                    { return 2 }
+func (sepGC) Victim(uint64, SegmentInfo, int) {}
 func (sepGC) Place(b Block) int {
 	if b.Collected {
 		return 1

@@ -85,11 +85,11 @@ func (p scored) Pick(now uint64, each func(func(SegmentInfo) bool)) (best Segmen
 	return best, ok
 }
 
-// costBenefit is the ratio of Rosenblum and Ousterhout (LFS, 1992): space gained times age, over the cost of
-// reading the segment and writing back what lives.
+// costBenefit is the ratio of Rosenblum and Ousterhout (LFS, 1992), space gained times age over cost. Their cost
+// is 1+u, because they read the whole segment; here only what lives is read and written, so it is u.
 func costBenefit(now uint64, s SegmentInfo) float64 {
 	u := float64(s.Live) / float64(s.Capacity)
-	return (1 - u) * age(now, s.Sealed) / (1 + u)
+	return (1 - u) / u * age(now, s.Sealed)
 }
 
 func age(now, then uint64) float64 {
