@@ -76,9 +76,9 @@ func (j *Job) Wait(ctx context.Context) (Output, error) {
 	case <-j.done:
 	case <-ctx.Done():
 		j.Kill()
-		return j.output(), fmt.Errorf("guest: wait for a script: %w", context.Cause(ctx))
+		return j.Output(), fmt.Errorf("guest: wait for a script: %w", context.Cause(ctx))
 	}
-	out := j.output()
+	out := j.Output()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.err != nil {
@@ -100,10 +100,18 @@ func (j *Job) Kill() {
 	}
 }
 
-// Stdout returns what the job has printed so far.
-func (j *Job) Stdout() string { return j.output().Stdout }
+// Done says whether the job has ended.
+func (j *Job) Done() bool {
+	select {
+	case <-j.done:
+		return true
+	default:
+		return false
+	}
+}
 
-func (j *Job) output() Output {
+// Output returns what the job has printed so far. Its Code means nothing.
+func (j *Job) Output() Output {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return Output{Stdout: j.stdout.String(), Stderr: j.stderr.String()}

@@ -4,6 +4,7 @@
 //
 //	gonbd list HOST:PORT
 //	gonbd attach HOST:PORT EXPORT /dev/nbdN
+//	gonbd serve HOST:PORT FILE
 //
 // Attach prints "attached" when the device has its size.
 package main
@@ -14,7 +15,9 @@ import (
 	"os"
 	"strings"
 
+	"github.com/pojntfx/go-nbd/pkg/backend"
 	"github.com/pojntfx/go-nbd/pkg/client"
+	"github.com/pojntfx/go-nbd/pkg/server"
 )
 
 func main() {
@@ -30,8 +33,10 @@ func run(args []string) error {
 		return list(args[1])
 	case len(args) == 4 && args[0] == "attach":
 		return attach(args[1], args[2], args[3])
+	case len(args) == 3 && args[0] == "serve":
+		return serve(args[1], args[2])
 	}
-	return fmt.Errorf("usage: gonbd list ADDR | gonbd attach ADDR EXPORT DEVICE")
+	return fmt.Errorf("usage: gonbd list ADDR | gonbd attach ADDR EXPORT DEVICE | gonbd serve ADDR FILE")
 }
 
 func list(addr string) error {
@@ -67,4 +72,32 @@ func attach(addr, export, device string) error {
 		return fmt.Errorf("attach: %w", err)
 	}
 	return nil
+}
+
+// serve serves a file as the export vol0 with go-nbd's own server, until it is
+// killed: the control that shows whether an attach fails for another reason.
+func serve(addr, path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	exports := []*server.Export{{Name: "vol0", Backend: backend.NewFileBackend(f)}}
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer conn.Close()
+			if err := server.Handle(conn, exports, nil); err != nil {
+				fmt.Fprintln(os.Stderr, "gonbd: serve:", err)
+			}
+		}()
+	}
 }

@@ -1,0 +1,64 @@
+package guest_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"lsad/tools/guest"
+)
+
+// blocksKillTest kills the server with SIGKILL again and again while the kernel
+// writes to the bare device, and holds that no acknowledged write is gone.
+func blocksKillTest(t *testing.T, vm *guest.VM) {
+	s := startServer(t, *serverFlag)
+	for i := range 3 {
+		attach(t, vm, s)
+		killUnder(t, vm, s, fmt.Sprintf("stamps write /dev/nbd0 /tmp/stamps %d", i))
+		attach(t, vm, s)
+		vm.MustRun(t, "stamps verify /dev/nbd0 /tmp/stamps")
+		detach(t, vm)
+	}
+}
+
+// ext4KillTest holds that a file system is sound after the server was killed
+// under it, and keeps what it had synced.
+func ext4KillTest(t *testing.T, vm *guest.VM) {
+	s := startServer(t, *serverFlag)
+	attach(t, vm, s)
+	vm.MustRun(t, `mkfs.ext4 -q -F /dev/nbd0; mount /dev/nbd0 /mnt; mkdir /mnt/safe /mnt/busy
+		filetree write /mnt/safe 1 1000; sync`)
+	killUnder(t, vm, s, "filetree write /mnt/busy 2 1000000")
+	attach(t, vm, s)
+	vm.MustRun(t, `mount /dev/nbd0 /mnt; filetree verify /mnt/safe 1 1000; umount /mnt
+		e2fsck -f -n /dev/nbd0 >/tmp/fsck 2>&1 || { cat /tmp/fsck >&2; exit 1; }`)
+	detach(t, vm)
+}
+
+// killUnder starts a script that writes for ever, kills the server once it is
+// under way, waits for the script to notice, and starts the server again. The
+// volume is unmounted and detached then.
+func killUnder(t *testing.T, vm *guest.VM, s *nbdServer, script string) {
+	t.Helper()
+	before := s.used()
+	job, err := vm.Go(script, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); s.used() < before+8<<20 && !job.Done(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the script writes nothing: %+v", job.Output())
+		}
+	}
+	s.kill()
+	out, err := job.Wait(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.Stderr, "input/output error") && !strings.Contains(out.Stderr, "read-only file system") {
+		t.Fatalf("the script ended for a reason of its own: %+v", out)
+	}
+	vm.MustRun(t, `if grep -q " /mnt " /proc/mounts; then umount /mnt; fi; nbd-client -d /dev/nbd0`)
+	s.start()
+}

@@ -1,0 +1,184 @@
+package guest_test
+
+import (
+	"flag"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"lsad/tools/guest"
+)
+
+// serverFlag chooses the server under test. The other servers show whether a
+// failure is lsad's or the harness's.
+var serverFlag = flag.String("server", "lsad", "NBD server to test: lsad, nbdkit or qemu-nbd")
+
+// volumeSize is the size of the volume under test: what lsad makes unasked.
+const volumeSize = 10 << 30
+
+// nbdServer is an NBD server on the host with a volume vol0 of volumeSize.
+type nbdServer struct {
+	t    *testing.T
+	kind string
+	dir  string // everything that it stores
+	port int
+	argv []string
+	cmd  *exec.Cmd
+	log  string
+}
+
+// newServer prepares a server without starting it.
+func newServer(t *testing.T, kind string) *nbdServer {
+	t.Helper()
+	s := &nbdServer{t: t, kind: kind, dir: filepath.Join(t.TempDir(), "data"), port: freePort(t)}
+	s.log = filepath.Join(t.TempDir(), "server.log")
+	port, image := strconv.Itoa(s.port), filepath.Join(s.dir, "image")
+	switch s.kind {
+	case "lsad":
+		s.argv = []string{build(t, "lsad/cmd/lsad"), "serve", "--dir", s.dir, "--nbd", "127.0.0.1:" + port, "--http", "127.0.0.1:0"}
+	case "nbdkit":
+		s.argv = []string{"nbdkit", "-f", "-i", "127.0.0.1", "-p", port, "file", image}
+	case "qemu-nbd":
+		s.argv = []string{"qemu-nbd", "-f", "raw", "--discard=unmap", "-b", "127.0.0.1", "-p", port,
+			"-x", "vol0", "-t", "-e", "8", image}
+	case "go-nbd":
+		s.argv = []string{buildTool(t, "gonbd"), "serve", "127.0.0.1:" + port, image}
+	default:
+		t.Fatalf("no server is called %q", s.kind)
+	}
+	if s.kind != "lsad" {
+		makeImage(t, image)
+	}
+	return s
+}
+
+// startServer prepares a server and starts it.
+func startServer(t *testing.T, kind string) *nbdServer {
+	t.Helper()
+	s := newServer(t, kind)
+	s.start()
+	return s
+}
+
+// build builds a static program of this module, named by its import path.
+func build(t *testing.T, pkg string) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), path.Base(pkg))
+	if err := guest.BuildGo(t.Context(), pkg, bin); err != nil {
+		t.Fatal(err)
+	}
+	return bin
+}
+
+// buildTool builds one of the programs beside this package.
+func buildTool(t *testing.T, name string) string {
+	t.Helper()
+	return build(t, "lsad/tools/guest/"+name)
+}
+
+func makeImage(t *testing.T, image string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(image), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(image, volumeSize); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// freePort returns a TCP port that nobody listens on just now.
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// start starts the server and waits until it accepts connections.
+func (s *nbdServer) start() {
+	s.t.Helper()
+	if _, err := exec.LookPath(s.argv[0]); err != nil {
+		s.t.Skipf("the server %s is not installed", s.kind)
+	}
+	logFile, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer logFile.Close()
+	s.cmd = exec.Command(s.argv[0], s.argv[1:]...)
+	s.cmd.Stdout, s.cmd.Stderr = logFile, logFile
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(s.kill)
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", s.port))
+		if err == nil {
+			conn.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("%s does not listen: %v; its log:\n%s", s.kind, err, s.logged())
+		}
+	}
+}
+
+// kill ends the server at once.
+func (s *nbdServer) kill() {
+	if s.cmd == nil {
+		return
+	}
+	_ = s.cmd.Process.Kill() // it may have ended by itself, which Wait then tells
+	err := s.cmd.Wait()
+	if ws, ok := s.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !ws.Signaled() {
+		s.t.Errorf("%s ended by itself: %v", s.kind, err)
+	}
+	s.cmd = nil
+	if s.t.Failed() {
+		s.t.Logf("log of %s:\n%s", s.kind, s.logged())
+	}
+}
+
+func (s *nbdServer) logged() string {
+	raw, err := os.ReadFile(s.log)
+	if err != nil {
+		return err.Error()
+	}
+	return string(raw[max(0, len(raw)-64<<10):])
+}
+
+// used returns the bytes that the server's files occupy on the host.
+func (s *nbdServer) used() int64 {
+	s.t.Helper()
+	var blocks int64
+	err := filepath.WalkDir(s.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		var st syscall.Stat_t
+		if err := syscall.Stat(path, &st); err != nil {
+			return err
+		}
+		blocks += st.Blocks
+		return nil
+	})
+	if err != nil && !os.IsNotExist(err) { // files may go while we look
+		s.t.Fatal(err)
+	}
+	return blocks * 512
+}
