@@ -134,6 +134,13 @@ func (c *Collector) Device(name string) (*Device, error) {
 	return nil, fmt.Errorf("gc device %s: %w", name, ErrUnknown)
 }
 
+// Period is the period of the timers in force.
+func (c *Collector) Period() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sched.period
+}
+
 // Status is a snapshot of every device, in the order of their turns.
 func (c *Collector) Status(now time.Time) []Status {
 	c.mu.Lock()
