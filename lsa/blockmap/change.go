@@ -46,7 +46,7 @@ func (m *Map) Write(layer, block uint64, count int, lsn uint64, place, second fo
 					e.Place[1] = second.After(at + i)
 				}
 				room[i] = e
-				m.acct.Used(&room[i])
+				m.acct.Used(layer, &room[i])
 			}
 		})
 		return nil
@@ -60,7 +60,7 @@ func (m *Map) Zero(layer, block uint64, count int, lsn uint64) {
 		room := m.replace(p, off, count)
 		for i := range room {
 			room[i] = Entry{LSN: lsn, Off: off + uint16(i), Kind: KindZero, Own: true}
-			m.acct.Used(&room[i])
+			m.acct.Used(layer, &room[i])
 		}
 	})
 }
@@ -70,7 +70,7 @@ func (m *Map) replace(p *page, off uint16, n int) []Entry {
 	lo, hi := p.find(off), p.find(off+uint16(n))
 	for i := lo; i < hi; i++ {
 		if p.entries[i].Own {
-			m.acct.Freed(&p.entries[i])
+			m.acct.Freed(p.key.Layer, &p.entries[i])
 		}
 	}
 	return p.splice(lo, hi, n)
@@ -86,7 +86,7 @@ func (m *Map) Unmap(layer, block uint64, count int, lsn uint64) {
 		for i := lo; i < hi; i++ {
 			e := &p.entries[i]
 			if e.Own {
-				m.acct.Freed(e)
+				m.acct.Freed(layer, e)
 			}
 			*e = Entry{LSN: lsn, Off: e.Off, Kind: KindHole, Own: true}
 		}
@@ -104,6 +104,10 @@ func (m *Map) Move(layer, block, lsn uint64, from, to format.Place) bool {
 	s := m.shard(k)
 	s.mu.Lock()
 	p := s.pages[k]
+	if p == nil || p.loading != nil {
+		s.mu.Unlock()
+		return false
+	}
 	e := p.get(off)
 	if e == nil || !e.Own || e.Kind != KindData || e.LSN != lsn || (e.Place[0] != from && e.Place[1] != from) {
 		s.mu.Unlock()
@@ -111,9 +115,9 @@ func (m *Map) Move(layer, block, lsn uint64, from, to format.Place) bool {
 	}
 	m.touch(s, p)
 	e = p.get(off)
-	m.acct.Freed(e)
+	m.acct.Freed(layer, e)
 	e.move(from, to)
-	m.acct.Used(e)
+	m.acct.Used(layer, e)
 	s.mu.Unlock()
 	m.eachDescendant(layer, k.Page, func(p *page) {
 		if e := p.get(off); e != nil && !e.Own && e.LSN == lsn && e.Kind == KindData {

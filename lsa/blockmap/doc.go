@@ -53,6 +53,6 @@ type Key struct{ Layer, Page uint64 }
 // Accounting hears of every own entry that comes into or goes out of the map.
 // It is called with the commit lock and a shard's lock held: count, no more.
 type Accounting interface {
-	Used(e *Entry)
-	Freed(e *Entry)
+	Used(layer uint64, e *Entry)
+	Freed(layer uint64, e *Entry)
 }

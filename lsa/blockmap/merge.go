@@ -9,7 +9,7 @@ func (m *Map) DropPage(k Key) {
 	m.change(k, func(p *page) {
 		for i := range p.entries {
 			if p.entries[i].Own {
-				m.acct.Freed(&p.entries[i])
+				m.acct.Freed(k.Layer, &p.entries[i])
 			}
 		}
 		p.entries = nil
@@ -27,6 +27,8 @@ func (m *Map) MergePage(layer, child, pg uint64) {
 			e := p.get(own[i].Off)
 			if e != nil && !e.Own {
 				e.Own, taken[i] = true, true
+				m.acct.Freed(layer, e)
+				m.acct.Used(child, e)
 			}
 			if e == nil && own[i].Kind == KindHole {
 				// The view has no entry for an inherited hole; the child needs
@@ -40,10 +42,12 @@ func (m *Map) MergePage(layer, child, pg uint64) {
 	m.change(from, func(p *page) {
 		for i := range own {
 			if !taken[i] {
-				m.acct.Freed(&own[i])
+				m.acct.Freed(layer, &own[i])
 			}
 		}
-		p.entries = nil
+		// What it inherits stays: descendants that load just now look here
+		// for it. At the offsets that go the child has its own.
+		p.entries = inherited(p.entries)
 	})
 	m.eachDescendant(child, pg, nil)
 }
@@ -68,13 +72,23 @@ func (m *Map) DropHidden(layer uint64, children []uint64, pg uint64) {
 		for i := range p.entries {
 			e := p.entries[i]
 			if e.Own && e.Kind != KindHole && !visible[e.Off] {
-				m.acct.Freed(&e)
+				m.acct.Freed(layer, &e)
 				continue
 			}
 			kept = append(kept, e)
 		}
 		p.entries = kept
 	})
+}
+
+func inherited(entries []Entry) []Entry {
+	kept := entries[:0]
+	for _, e := range entries {
+		if !e.Own {
+			kept = append(kept, e)
+		}
+	}
+	return kept
 }
 
 func (m *Map) ownEntries(k Key) []Entry {

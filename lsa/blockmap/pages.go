@@ -122,3 +122,16 @@ func (m *Map) Stats() Stats {
 		Hits: m.hits.Load(), Misses: m.misses.Load(),
 	}
 }
+
+// Pressure says how much of the cache is dirty: below 1 all is well, from 1 on a
+// checkpoint is due, from 2 on writers should wait for it.
+func (m *Map) Pressure() int {
+	dirty, flushing := m.dirty.Load(), m.flushing.Load()
+	switch {
+	case dirty+flushing > m.budget*3/4:
+		return 2
+	case dirty > m.budget/4 && flushing == 0:
+		return 1
+	}
+	return 0
+}

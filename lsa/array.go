@@ -1,0 +1,155 @@
+package lsa
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"lsad/lsa/blockmap"
+	"lsad/lsa/format"
+)
+
+// Array is an open array.
+type Array struct {
+	opts     Options
+	log      *slog.Logger
+	db       *pebble.DB
+	devs     []*device // by slot; nil where the device is absent
+	blocks   *blockmap.Map
+	catalog  *catalog
+	super    superState
+	readers  readers
+	readOnly bool // opened degraded
+	limit    int64
+	recovery RecoveryReport
+
+	append struct {
+		mu      sync.Mutex
+		nextLSN uint64
+		tail    uint64  // of the queue: batches reserved so far
+		current *device // takes user data now
+		stretch int64   // bytes until another device's turn
+		space   *sync.Cond
+		closed  bool
+		full    atomic.Bool // somebody waits for the queue or for room
+	}
+	commit struct {
+		mu   sync.Mutex
+		head atomic.Uint64 // of the queue: batches committed so far
+	}
+	queue [queueLength]atomic.Pointer[batch]
+
+	committed  atomic.Uint64 // highest LSN acknowledged; all lower ones are too
+	checkpoint struct {
+		mu  sync.Mutex
+		lsn atomic.Uint64 // of the last durable checkpoint
+	}
+	flush flusher
+
+	used       atomic.Int64 // blocks with data or allocated zeros
+	pending    atomic.Int64 // blocks that reserved batches may add to used
+	logBytes   atomic.Int64 // appended since the last checkpoint began
+	broken     atomic.Pointer[error]
+	pressure   atomic.Int64 // see space.go
+	counters   counters
+	lastLayer  *layerCount
+	layerSizes map[uint64]*layerCount // guarded by commit.mu
+
+	admin   sync.Mutex // one administrative change at a time; taken before everything else
+	janitor janitor
+	work    background
+}
+
+// layerCount counts the blocks that a layer itself has.
+type layerCount struct {
+	layer  uint64
+	blocks atomic.Int64
+	dirty  bool
+}
+
+// background owns the goroutines of an array.
+type background struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	checkpoint chan struct{}
+	prepare    chan struct{}
+	tidy       chan struct{}
+}
+
+func kick(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Used implements blockmap.Accounting. commit.mu is held.
+func (a *Array) Used(layer uint64, e *blockmap.Entry) { a.account(layer, e, 1) }
+
+// Freed implements blockmap.Accounting. commit.mu is held.
+func (a *Array) Freed(layer uint64, e *blockmap.Entry) { a.account(layer, e, -1) }
+
+func (a *Array) account(layer uint64, e *blockmap.Entry, n int) {
+	switch e.Kind {
+	case blockmap.KindData:
+		for _, p := range e.Place {
+			if p == 0 {
+				continue
+			}
+			if d := a.devs[p.Device()]; d != nil {
+				s := &d.segs[p.Segment()]
+				s.live.Store(s.live.Load() + uint32(n))
+				s.dirty.Store(true)
+			}
+		}
+	case blockmap.KindZero:
+	default:
+		return
+	}
+	a.used.Add(int64(n))
+	c := a.layerCount(layer)
+	c.blocks.Add(int64(n))
+	c.dirty = true
+}
+
+func (a *Array) layerCount(layer uint64) *layerCount {
+	if c := a.lastLayer; c != nil && c.layer == layer {
+		return c
+	}
+	c := a.layerSizes[layer]
+	if c == nil {
+		c = &layerCount{layer: layer}
+		a.layerSizes[layer] = c
+	}
+	a.lastLayer = c
+	return c
+}
+
+// fail makes the array refuse all further changes: the log has a hole that
+// could not be filled.
+func (a *Array) fail(err error) {
+	if a.broken.CompareAndSwap(nil, &err) {
+		a.log.Error("the array takes no more changes until it is restarted", "error", err)
+	}
+}
+
+func (a *Array) failed() error {
+	if err := a.broken.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+func (a *Array) epoch() uint64 { return a.super.epoch }
+
+func (a *Array) devOf(p format.Place) *device {
+	if int(p.Device()) >= len(a.devs) {
+		return nil
+	}
+	return a.devs[p.Device()]
+}

@@ -1,0 +1,91 @@
+package lsa
+
+import (
+	"context"
+	"time"
+)
+
+// start runs the array's own goroutines until stop.
+func (a *Array) start() {
+	w := &a.work
+	w.wg.Go(a.checkpointLoop)
+	w.wg.Go(func() { a.loop(w.prepare, time.Second, a.prepareSegments) })
+	w.wg.Go(func() { a.loop(w.tidy, time.Second, a.tidy) })
+}
+
+// loop calls fn whenever it is kicked, and every so often.
+func (a *Array) loop(kicked chan struct{}, every time.Duration, fn func()) {
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for {
+		select {
+		case <-a.work.ctx.Done():
+			return
+		case <-kicked:
+		case <-t.C:
+		}
+		fn()
+	}
+}
+
+// checkpointLoop makes checkpoints when they are due. A failed one is tried
+// again after a while.
+func (a *Array) checkpointLoop() {
+	every := a.opts.CheckpointEvery
+	if every < 0 {
+		every = 1 << 62
+	}
+	timer := time.NewTimer(every)
+	defer timer.Stop()
+	for {
+		select {
+		case <-a.work.ctx.Done():
+			return
+		case <-a.work.checkpoint:
+		case <-timer.C:
+		}
+		wait := every
+		if a.checkpointDue() {
+			if err := a.Checkpoint(a.work.ctx); err != nil {
+				a.log.Error("checkpoint failed; it will be tried again", "error", err)
+				wait = time.Second
+			}
+		}
+		timer.Reset(wait)
+	}
+}
+
+// checkpointDue: there is something to write.
+func (a *Array) checkpointDue() bool {
+	if a.committed.Load() != a.checkpoint.lsn.Load() || a.blocks.Stats().Dirty > 0 {
+		return true
+	}
+	a.append.mu.Lock()
+	defer a.append.mu.Unlock()
+	for _, d := range a.devs {
+		if d != nil && d.free > 0 && len(d.ready)+len(d.prepared) < a.window(d)/2 {
+			return true
+		}
+	}
+	return a.append.full.Load()
+}
+
+// tidy does what no client waits for.
+func (a *Array) tidy() {
+	a.rescueAll()
+	if err := a.tidyLayers(); err != nil && a.work.ctx.Err() == nil {
+		a.log.Error("giving back the space of deleted layers failed; it will be tried again", "error", err)
+	}
+}
+
+// stop ends the goroutines and waits for them.
+func (a *Array) stop() {
+	a.work.cancel()
+	a.work.wg.Wait()
+}
+
+func newBackground() background {
+	ctx, cancel := context.WithCancel(context.Background())
+	return background{ctx: ctx, cancel: cancel,
+		checkpoint: make(chan struct{}, 1), prepare: make(chan struct{}, 1), tidy: make(chan struct{}, 1)}
+}

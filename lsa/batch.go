@@ -1,0 +1,160 @@
+package lsa
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"lsad/lsa/format"
+)
+
+// queueLength bounds the batches that are reserved and not committed.
+const queueLength = 1024
+
+// maxRecordBlocks of one record: 4 MiB of data.
+const maxRecordBlocks = 1024
+
+// change is one entry of a record on its way into the log and the map.
+type change struct {
+	kind   format.EntryKind
+	layer  uint64
+	block  uint64
+	count  uint64
+	lsn    uint64
+	crcs   []uint32
+	data   []byte // of all its blocks
+	place  format.Place
+	oldLSN uint64 // EntryMove
+	from   format.Place
+	admin  []byte // EntryAdmin: the payload
+}
+
+// record is a part of a batch: one append.
+type record struct {
+	dev         *device
+	seg, sector uint32
+	sectors     uint32 // header and data
+	generation  uint64
+	first, lsns uint64
+	changes     []change // of the batch, those that are in this record
+	entryBytes  int
+	blocks      int
+	flags       uint16
+}
+
+// batch is some changes that get their LSNs together.
+type batch struct {
+	class   int
+	urgent  bool     // may use the reserve: it makes room, or little is asked
+	changes []change // as asked for; packing may cut them
+	packed  []change
+	records []record
+	pins    []pinned
+	add     int64 // blocks that it may add to the array's used ones
+
+	first, last uint64
+	apply       func() // an administrative change, done at commit
+	written     atomic.Bool
+	err         error
+	wake        chan struct{}
+
+	crcs   []uint32
+	header []byte
+	iovecs [][]byte
+}
+
+type pinned struct{ layer, page uint64 }
+
+var batches = sync.Pool{New: func() any { return &batch{wake: make(chan struct{}, 1)} }}
+
+func newBatch(class int) *batch {
+	b := batches.Get().(*batch)
+	b.class, b.urgent = class, class != classUser
+	return b
+}
+
+// release gives the batch's memory back. Nothing may refer to it any more.
+func (b *batch) release() {
+	clear(b.changes)
+	clear(b.packed)
+	clear(b.records)
+	clear(b.iovecs)
+	b.changes, b.packed, b.records, b.iovecs = b.changes[:0], b.packed[:0], b.records[:0], b.iovecs[:0]
+	b.pins, b.crcs, b.header = b.pins[:0], b.crcs[:0], b.header[:0]
+	b.apply, b.err, b.add, b.first, b.last = nil, nil, 0, 0, 0
+	b.written.Store(false)
+	batches.Put(b)
+}
+
+// addWrite adds whole blocks of data, and checksums them.
+func (b *batch) addWrite(layer, block uint64, data []byte) {
+	n := len(data) / format.BlockSize
+	start := len(b.crcs)
+	for i := range n {
+		b.crcs = append(b.crcs, format.Checksum(data[i*format.BlockSize:][:format.BlockSize]))
+	}
+	b.changes = append(b.changes, change{
+		kind: format.EntryWrite, layer: layer, block: block, count: uint64(n),
+		crcs: b.crcs[start:len(b.crcs):len(b.crcs)], data: data,
+	})
+}
+
+func (b *batch) addRange(kind format.EntryKind, layer, block, count uint64) {
+	b.changes = append(b.changes, change{kind: kind, layer: layer, block: block, count: count})
+}
+
+func (b *batch) addMove(layer, block, oldLSN uint64, from format.Place, crc uint32, data []byte) {
+	b.crcs = append(b.crcs, crc)
+	n := len(b.crcs)
+	b.changes = append(b.changes, change{
+		kind: format.EntryMove, layer: layer, block: block, count: 1, oldLSN: oldLSN, from: from,
+		crcs: b.crcs[n-1 : n : n], data: data,
+	})
+}
+
+// sectors is a bound on what the batch takes in the log.
+func (b *batch) sectors() uint32 {
+	bytes, blocks := 0, 0
+	for i := range b.changes {
+		c := &b.changes[i]
+		bytes += c.entryBytes(int(c.count))
+		blocks += c.dataBlocks()
+	}
+	records := blocks/maxRecordBlocks + len(b.changes)/maxRecordEntries + 2
+	return uint32(bytes/format.SectorSize + 2*records + blocks*format.BlockSectors)
+}
+
+// maxRecordEntries keeps headers within what readers accept.
+const maxRecordEntries = 1024
+
+func (c *change) dataBlocks() int {
+	if c.kind == format.EntryWrite || c.kind == format.EntryMove {
+		return int(c.count)
+	}
+	return 0
+}
+
+// entryBytes of the change if it has n blocks.
+func (c *change) entryBytes(n int) int {
+	switch c.kind {
+	case format.EntryWrite:
+		return format.WriteEntryBytes(n)
+	case format.EntryMove:
+		return format.MoveEntryBytes
+	case format.EntryAdmin:
+		return 8 + len(c.admin)
+	}
+	return 32
+}
+
+// encode appends the change's entry to a header.
+func (c *change) encode(header []byte) []byte {
+	switch c.kind {
+	case format.EntryWrite:
+		return format.AppendWriteEntry(header, c.layer, c.block, c.crcs)
+	case format.EntryMove:
+		return format.AppendMoveEntry(header, c.layer, c.block, c.oldLSN, c.from, c.crcs[0])
+	case format.EntryAdmin:
+		return format.AppendAdminEntry(header, c.admin)
+	}
+	return format.AppendRangeEntry(header, c.kind, c.layer, c.block, c.count)
+}

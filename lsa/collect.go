@@ -1,0 +1,238 @@
+package lsa
+
+import (
+	"context"
+	"fmt"
+	"sort"
+
+	"lsad/lsa/blockmap"
+	"lsad/lsa/format"
+)
+
+// SegmentInfo is what a collector may know of a segment.
+type SegmentInfo struct {
+	Segment  uint32
+	State    string // free, ready, open, sealed
+	Live     int    // blocks
+	Capacity int    // blocks
+	MaxLSN   uint64 // of its records: how old they are, counted in changes
+	Class    int
+	Damaged  bool // holds blocks that cannot be read
+}
+
+// Segments calls fn with each segment of a device until it returns false. fn
+// is called with the append lock held.
+func (a *Array) Segments(slot int, fn func(SegmentInfo) bool) {
+	a.append.mu.Lock()
+	defer a.append.mu.Unlock()
+	d := a.devs[slot]
+	if d == nil {
+		return
+	}
+	for i := range d.segs {
+		s := &d.segs[i]
+		if !fn(SegmentInfo{uint32(i), s.state.String(), int(s.live.Load()), int(d.segBlocks()), s.maxLSN, int(s.class), s.damaged || s.collecting}) {
+			return
+		}
+	}
+}
+
+// liveBlock is a block that a collection has to move.
+type liveBlock struct {
+	layer, block uint64
+	lsn          uint64
+	place        format.Place
+	crc          uint32
+}
+
+// Collect moves what is live in a sealed segment to others. The segment is
+// unused once a checkpoint after it is durable. wait, if not nil, is called
+// before each part with the number of blocks it will move. Damaged blocks are
+// reported and left: their segment stays.
+func (a *Array) Collect(ctx context.Context, slot int, seg uint32, wait func(blocks int) error) (moved int, err error) {
+	d, err := a.beginCollect(slot, seg)
+	if err != nil {
+		return 0, err
+	}
+	defer a.endCollect(d, seg)
+	live, err := a.liveIn(d, seg)
+	if err != nil {
+		return 0, fmt.Errorf("collect device %s segment %d: %w", d.dev.Name(), seg, err)
+	}
+	limit := a.batchBytes() / format.BlockSize / 2
+	for len(live) > 0 {
+		if err := ctx.Err(); err != nil {
+			return moved, err
+		}
+		n := min(len(live), limit)
+		if wait != nil {
+			if err := wait(n); err != nil {
+				return moved, err
+			}
+		}
+		if err := a.moveBlocks(d, seg, live[:n]); err != nil {
+			return moved, fmt.Errorf("collect device %s segment %d: %w", d.dev.Name(), seg, err)
+		}
+		moved += n
+		live = live[n:]
+	}
+	if moved > 0 || a.append.full.Load() {
+		kick(a.work.checkpoint)
+	}
+	return moved, nil
+}
+
+func (a *Array) beginCollect(slot int, seg uint32) (*device, error) {
+	a.append.mu.Lock()
+	defer a.append.mu.Unlock()
+	if slot < 0 || slot >= len(a.devs) || a.devs[slot] == nil || int(seg) >= len(a.devs[slot].segs) {
+		return nil, fmt.Errorf("collect device %d segment %d: %w", slot, seg, ErrNotFound)
+	}
+	d := a.devs[slot]
+	s := &d.segs[seg]
+	if s.state != segSealed || s.collecting || a.readOnly {
+		return nil, fmt.Errorf("collect device %s segment %d, which is %v: %w", d.dev.Name(), seg, s.state, ErrInvalid)
+	}
+	s.collecting = true
+	d.busy++
+	return d, nil
+}
+
+func (a *Array) endCollect(d *device, seg uint32) {
+	a.append.mu.Lock()
+	d.segs[seg].collecting = false
+	d.segs[seg].dirty.Store(true)
+	d.busy--
+	a.append.mu.Unlock()
+}
+
+// liveIn returns the blocks of a segment that the map has there. It reads the
+// headers of the records, and no dead block.
+func (a *Array) liveIn(d *device, seg uint32) ([]liveBlock, error) {
+	var all []liveBlock
+	a.append.mu.Lock()
+	used, generation := d.segs[seg].used, d.segs[seg].generation
+	a.append.mu.Unlock()
+	err := a.eachHeader(d, seg, used, generation, func(h *format.RecordHeader, header []byte) error {
+		place := format.MakePlace(d.slot, seg, h.Sector+uint32(h.Sectors))
+		lsn := h.FirstLSN
+		return format.DecodeEntries(header, h, func(e *format.Entry) error {
+			at := lsn
+			if lsn++; e.Kind == format.EntryMove {
+				at = e.OldLSN
+			}
+			for i := range e.DataBlocks() {
+				all = append(all, liveBlock{e.Layer, e.Block + uint64(i), at, place.After(i), e.CRC(i)})
+			}
+			place = place.After(e.DataBlocks())
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	sort.Slice(all, func(i, j int) bool {
+		x, y := &all[i], &all[j]
+		return x.layer < y.layer || x.layer == y.layer && x.block < y.block
+	})
+	live := all[:0]
+	for _, b := range all {
+		ok, err := a.stillLive(&b)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			live = append(live, b)
+		}
+	}
+	return live, nil
+}
+
+// stillLive says whether the map has the block there, and sets its layer to
+// the one that has it now.
+func (a *Array) stillLive(b *liveBlock) (bool, error) {
+	l, ok := a.blocks.Layers.Get(b.layer)
+	for ok {
+		e, own, err := a.blocks.OwnEntry(l.ID, b.block)
+		if err != nil {
+			return false, err
+		}
+		if own && e.Place[0] == b.place && e.LSN == b.lsn {
+			b.layer = l.ID
+			return true, nil
+		}
+		l, ok = a.blocks.Layers.Get(l.MergeInto)
+	}
+	return false, nil
+}
+
+// eachHeader reads the headers of a segment's records, hopping over the data.
+func (a *Array) eachHeader(d *device, seg, used uint32, generation uint64, fn func(h *format.RecordHeader, header []byte) error) error {
+	buf := make([]byte, format.MaxHeader)
+	for at := uint32(0); at < used; {
+		if err := d.dev.ReadAt(buf[:format.SectorSize], d.offset(seg, at)); err != nil {
+			return err
+		}
+		h, ok := format.PeekRecordHeader(buf[:format.SectorSize])
+		if !ok || h.Segment != seg || h.Sector != at || h.Generation != generation || at+h.TotalSectors() > d.segSectors() {
+			at++
+			continue
+		}
+		header := buf[:int(h.Sectors)*format.SectorSize]
+		if err := d.dev.ReadAt(header, d.offset(seg, at)); err != nil {
+			return err
+		}
+		if !format.CheckRecordHeader(header, &h, a.super.secret) {
+			at++
+			continue
+		}
+		if err := fn(&h, header); err != nil {
+			return err
+		}
+		at += h.TotalSectors()
+	}
+	return nil
+}
+
+// moveBlocks reads blocks, verifies them, and appends them elsewhere.
+func (a *Array) moveBlocks(d *device, seg uint32, live []liveBlock) error {
+	buf := make([]byte, len(live)*format.BlockSize)
+	entries := make([]blockmap.Entry, len(live))
+	for i, b := range live {
+		entries[i] = blockmap.Entry{Kind: blockmap.KindData, CRC: b.crc, LSN: b.lsn, Place: [2]format.Place{b.place}}
+	}
+	b := newBatch(classMoved)
+	defer b.release()
+	for i := 0; i < len(live); {
+		n := run(entries[i:], len(live))
+		part := buf[i*format.BlockSize:][:n*format.BlockSize]
+		if err := a.readPlace(part, entries[i:i+n], false); err != nil {
+			if n > 1 { // find out which one
+				n = 1
+				err = a.readPlace(part[:format.BlockSize], entries[i:i+1], false)
+			}
+			if err != nil {
+				a.reportDamaged(d, seg, &live[i], err)
+				i++
+				continue
+			}
+		}
+		for j := i; j < i+n; j++ {
+			l := &live[j]
+			b.addMove(l.layer, l.block, l.lsn, l.place, l.crc, buf[j*format.BlockSize:][:format.BlockSize])
+		}
+		i += n
+	}
+	if len(b.changes) == 0 {
+		return nil
+	}
+	return a.submit(b)
+}
+
+func (a *Array) reportDamaged(d *device, seg uint32, b *liveBlock, err error) {
+	a.log.Error("a live block cannot be moved; it stays where it is", "layer", b.layer, "block", b.block, "error", err)
+	a.append.mu.Lock()
+	d.segs[seg].damaged = true
+	d.segs[seg].dirty.Store(true)
+	a.append.mu.Unlock()
+}

@@ -1,0 +1,149 @@
+package lsa
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"lsad/internal/blockdev"
+	"lsad/lsa/format"
+)
+
+// segmentState says what a segment is for. Values are in the metadata store.
+type segmentState uint8
+
+const (
+	// segFree: unused; may be made ready by the next checkpoint.
+	segFree segmentState = iota
+	// segReady: unused, and a durable checkpoint says that it may be opened,
+	// so that recovery knows to look there.
+	segReady
+	// segOpen takes appends.
+	segOpen
+	// segSealed takes none any more.
+	segSealed
+)
+
+func (s segmentState) String() string {
+	return [...]string{"free", "ready", "open", "sealed"}[s&3]
+}
+
+// segment is one fixed part of a device.
+type segment struct {
+	// Guarded by Array.append.mu.
+	state      segmentState
+	class      uint8 // stream it was opened for
+	allocated  bool  // the file system below has given the room
+	damaged    bool  // holds live blocks that cannot be read: not to be collected
+	collecting bool
+	used       uint32 // sectors appended to
+	generation uint64 // of its last use
+	maxLSN     uint64 // of its records
+	// live blocks, that the map has here. Changed under Array.commit.mu.
+	live atomic.Uint32
+	// dirty: changed since the last checkpoint took it. Any of the two locks
+	// may be held, hence atomic.
+	dirty atomic.Bool
+}
+
+// stream is the open segment of a device for one class of data.
+type stream struct {
+	open bool
+	seg  uint32
+	next uint32 // the sector where the next record begins
+}
+
+// Classes of data that are appended apart.
+const (
+	classUser = iota
+	classMoved
+	classCount
+)
+
+// device is a device of the array.
+type device struct {
+	dev      blockdev.Device
+	slot     uint8
+	row      format.DeviceRow
+	segBytes int64
+	segs     []segment
+
+	// Guarded by Array.append.mu.
+	streams  [classCount]stream
+	ready    []uint32 // segReady, to be allocated
+	prepared []uint32 // segReady and allocated: can be opened without I/O
+	free     int      // how many are segFree
+	hostFull bool     // the file system below had no room
+	busy     int      // collections under way
+
+	// writable is false once the device is out of service.
+	writable atomic.Bool
+	// appended counts completed appends, synced how many of them a successful
+	// sync covers.
+	appended atomic.Uint64
+	synced   atomic.Uint64
+
+	mu       sync.Mutex
+	unsynced []recordRef // appended, not covered by a sync, in order of completion
+	lost     bool        // some of them could not be saved after a failed sync; row.State too is guarded by mu
+}
+
+// recordRef finds a record again.
+type recordRef struct {
+	seq     uint64 // value of appended after it
+	seg     uint32
+	sector  uint32
+	sectors uint32
+}
+
+func (d *device) segSectors() uint32 { return uint32(d.segBytes / format.SectorSize) }
+
+// segBlocks is how many blocks a segment holds at best.
+func (d *device) segBlocks() int64 { return d.segBytes/format.BlockSize - 1 }
+
+// offset in bytes of a sector of a segment.
+func (d *device) offset(seg, sector uint32) int64 {
+	return format.SegmentsOffset + int64(seg)*d.segBytes + int64(sector)*format.SectorSize
+}
+
+// holds says whether blocks at p, count of them, lie within the device.
+func (d *device) holds(p format.Place, count int) bool {
+	return int(p.Segment()) < len(d.segs) && p.Sector() > 0 &&
+		p.Sector()+uint32(count*format.BlockSectors) <= d.segSectors()
+}
+
+// unused segments, ready ones included. append.mu is held.
+func (d *device) unused() int { return d.free + len(d.ready) + len(d.prepared) }
+
+func (d *device) setState(seg uint32, s segmentState) {
+	d.segs[seg].state = s
+	d.segs[seg].dirty.Store(true)
+}
+
+// noteAppended remembers a record until a sync covers it.
+func (d *device) noteAppended(seg, sector, sectors uint32) {
+	d.mu.Lock()
+	seq := d.appended.Add(1)
+	d.unsynced = append(d.unsynced, recordRef{seq, seg, sector, sectors})
+	d.mu.Unlock()
+}
+
+// sync makes what was appended so far durable.
+func (d *device) sync() error {
+	seq := d.appended.Load()
+	if seq == d.synced.Load() {
+		return nil
+	}
+	if err := d.dev.Sync(); err != nil {
+		return fmt.Errorf("sync device %s: %w", d.dev.Name(), err)
+	}
+	d.mu.Lock()
+	n := 0
+	for n < len(d.unsynced) && d.unsynced[n].seq <= seq {
+		n++
+	}
+	d.unsynced = append(d.unsynced[:0], d.unsynced[n:]...)
+	d.mu.Unlock()
+	d.synced.Store(seq)
+	return nil
+}

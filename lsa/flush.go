@@ -1,0 +1,92 @@
+package lsa
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+)
+
+// flusher makes the log durable, one round for all who ask meanwhile.
+type flusher struct {
+	mu      sync.Mutex
+	done    sync.Cond
+	running bool
+	durable atomic.Uint64 // every LSN up to it is on stable storage
+}
+
+// syncTo returns when every LSN up to lsn, which is committed, is durable on
+// every device.
+func (a *Array) syncTo(lsn uint64) error {
+	f := &a.flush
+	for {
+		if f.durable.Load() >= lsn {
+			return nil
+		}
+		f.mu.Lock()
+		if f.running {
+			f.done.Wait()
+			f.mu.Unlock()
+			continue
+		}
+		f.running = true
+		f.mu.Unlock()
+
+		target := a.committed.Load()
+		err := a.syncDevices()
+		if err == nil && target > f.durable.Load() {
+			f.durable.Store(target)
+		}
+		f.mu.Lock()
+		f.running = false
+		f.done.Broadcast()
+		f.mu.Unlock()
+		a.counters.flushes.Add(1)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// syncDevices syncs every device with appends that no sync has covered.
+func (a *Array) syncDevices() error {
+	if planted(ruleFlushSyncs) {
+		return nil
+	}
+	var dirty []*device
+	for _, d := range a.devs {
+		if d != nil && d.appended.Load() != d.synced.Load() {
+			dirty = append(dirty, d)
+		}
+	}
+	if planted(ruleFlushEveryDevice) && len(dirty) > 1 {
+		dirty = dirty[:1]
+	}
+	if len(dirty) == 1 {
+		return a.syncDevice(dirty[0])
+	}
+	errs := make([]error, len(dirty))
+	var wg sync.WaitGroup
+	for i, d := range dirty {
+		wg.Go(func() { errs[i] = a.syncDevice(d) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// syncDevice never syncs a device again that failed to: the kernel may have
+// dropped what it could not write. Its records have to be saved first.
+func (a *Array) syncDevice(d *device) error {
+	if !d.writable.Load() && !planted(ruleFailedSyncStays) {
+		return fmt.Errorf("flush: %w: device %s has records that no sync covers; they are being saved elsewhere", ErrFailed, d.dev.Name())
+	}
+	if err := d.sync(); err != nil {
+		if planted(ruleFailedSyncStays) {
+			d.synced.Store(d.appended.Load())
+			return err
+		}
+		a.takeOutOfService(d, err)
+		return fmt.Errorf("flush: %w: %w", ErrFailed, err)
+	}
+	return nil
+}

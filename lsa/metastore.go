@@ -1,0 +1,168 @@
+package lsa
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"lsad/lsa/blockmap"
+	"lsad/lsa/format"
+)
+
+// Keys of the metadata store, by first byte. Package blockmap owns 'm'.
+const (
+	keyState   = 'a' // one row: metaState
+	keyLayer   = 'l' // + layer id: layerRow
+	keySegment = 's' // + slot + segment: segmentRow
+	keyVolume  = 'v' // + volume id: volume
+)
+
+// metaState says what the store is of, and up to where it holds.
+type metaState struct {
+	Version int    `json:"version"`
+	Array   string `json:"array"`
+	Epoch   uint64 `json:"epoch"`
+	LSN     uint64 `json:"lsn"` // of the checkpoint: replay begins behind it
+	NextID  uint64 `json:"next_id"`
+}
+
+type layerRow struct {
+	blockmap.Layer
+	Blocks int64 `json:"blocks"`
+}
+
+// openMetastore opens Pebble without a log of its own: the array's log is that.
+func openMetastore(fs vfs.FS, dir string, create, readOnly bool, log *slog.Logger) (*pebble.DB, error) {
+	o := &pebble.Options{
+		FS:                 fs,
+		DisableWAL:         true,
+		ErrorIfExists:      create,
+		ErrorIfNotExists:   !create,
+		ReadOnly:           readOnly,
+		FormatMajorVersion: pebble.FormatNewest,
+		CacheSize:          16 << 20,
+		MemTableSize:       8 << 20,
+		Logger:             pebbleLogger{log},
+	}
+	for i := range o.Levels {
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	db, err := pebble.Open(dir, o)
+	if err != nil {
+		return nil, fmt.Errorf("open metadata store %s: %w", dir, err)
+	}
+	return db, nil
+}
+
+// pebbleLogger passes on what goes wrong; the rest is noise to an operator.
+type pebbleLogger struct{ log *slog.Logger }
+
+func (l pebbleLogger) Infof(f string, args ...any) {
+	l.log.Debug("metadata store", "event", fmt.Sprintf(f, args...))
+}
+func (l pebbleLogger) Errorf(f string, args ...any) {
+	l.log.Error("metadata store", "event", fmt.Sprintf(f, args...))
+}
+func (l pebbleLogger) Fatalf(f string, args ...any) {
+	panic("metadata store: " + fmt.Sprintf(f, args...))
+}
+
+func segmentKey(slot uint8, seg uint32) []byte {
+	return binary.BigEndian.AppendUint32([]byte{keySegment, slot}, seg)
+}
+
+func idKey(prefix byte, id uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte{prefix}, id)
+}
+
+func idOf(key []byte) uint64 { return binary.BigEndian.Uint64(key[1:]) }
+
+func unmarshalRow(value []byte, row any) error {
+	if err := json.Unmarshal(value, row); err != nil {
+		return fmt.Errorf("%w: %w", format.ErrInvalid, err)
+	}
+	return nil
+}
+
+// segmentRow is a segment as of a checkpoint: 32 bytes, little-endian.
+type segmentRow struct {
+	slot       uint8
+	seg        uint32
+	state      segmentState
+	class      uint8
+	damaged    bool
+	live, used uint32
+	generation uint64
+	maxLSN     uint64
+}
+
+const segmentRowSize = 32
+
+func (r *segmentRow) encode() []byte {
+	le := binary.LittleEndian
+	b := []byte{1, byte(r.state), r.class, 0}
+	if r.damaged {
+		b[3] = 1
+	}
+	b = le.AppendUint32(b, r.live)
+	b = le.AppendUint32(b, r.used)
+	b = le.AppendUint32(b, 0)
+	b = le.AppendUint64(b, r.generation)
+	return le.AppendUint64(b, r.maxLSN)
+}
+
+func decodeSegmentRow(key, v []byte) (r segmentRow, err error) {
+	if len(key) != 6 || len(v) != segmentRowSize || v[0] != 1 || v[1] > uint8(segSealed) {
+		return r, fmt.Errorf("%w: segment row %x", format.ErrInvalid, key)
+	}
+	le := binary.LittleEndian
+	return segmentRow{
+		slot: key[1], seg: binary.BigEndian.Uint32(key[2:]),
+		state: segmentState(v[1]), class: v[2], damaged: v[3] != 0,
+		live: le.Uint32(v[4:]), used: le.Uint32(v[8:]), generation: le.Uint64(v[16:]), maxLSN: le.Uint64(v[24:]),
+	}, nil
+}
+
+// readState returns the store's state row.
+func readState(db *pebble.DB) (s metaState, err error) {
+	v, closer, err := db.Get([]byte{keyState})
+	if errors.Is(err, pebble.ErrNotFound) {
+		return s, fmt.Errorf("metadata store: %w: no state in it", format.ErrInvalid)
+	}
+	if err != nil {
+		return s, fmt.Errorf("metadata store: %w", err)
+	}
+	defer closer.Close()
+	if err := json.Unmarshal(v, &s); err != nil {
+		return s, fmt.Errorf("metadata store: %w: %w", format.ErrInvalid, err)
+	}
+	if s.Version != format.Version {
+		return s, fmt.Errorf("metadata store: %w: version %d, this build reads %d", format.ErrInvalid, s.Version, format.Version)
+	}
+	return s, nil
+}
+
+// eachRow calls fn with every row of one kind.
+func eachRow(db *pebble.DB, prefix byte, fn func(key, value []byte) error) error {
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: []byte{prefix}, UpperBound: []byte{prefix + 1}})
+	if err != nil {
+		return fmt.Errorf("metadata store: %w", err)
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		v, err := it.ValueAndErr()
+		if err == nil {
+			err = fn(it.Key(), v)
+		}
+		if err != nil {
+			it.Close()
+			return fmt.Errorf("metadata store: %w", err)
+		}
+	}
+	return it.Close()
+}

@@ -1,0 +1,231 @@
+package lsa
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"lsad/internal/blockdev"
+	"lsad/lsa/blockmap"
+	"lsad/lsa/format"
+)
+
+// Open opens an array, after recovering what a crash left. It does not take
+// the devices over: the caller closes them after Close.
+func Open(ctx context.Context, o Options) (*Array, error) {
+	o.fill()
+	a := &Array{opts: o, log: o.Logger, catalog: newCatalog(), layerSizes: map[uint64]*layerCount{}, work: newBackground()}
+	a.append.space = sync.NewCond(&a.append.mu)
+	a.flush.done.L = &a.flush.mu
+	if err := a.recover(ctx); err != nil {
+		if a.db != nil {
+			err = errors.Join(err, a.db.Close())
+		}
+		return nil, fmt.Errorf("open array: %w", err)
+	}
+	a.start()
+	return a, nil
+}
+
+// Close flushes, makes a checkpoint and marks the array as closed in order.
+func (a *Array) Close() error {
+	a.append.mu.Lock()
+	if a.append.closed {
+		a.append.mu.Unlock()
+		return nil
+	}
+	a.append.closed = true
+	a.append.space.Broadcast()
+	a.append.mu.Unlock()
+	a.stop()
+	var errs []error
+	if !a.readOnly {
+		errs = append(errs, a.Checkpoint(context.Background()))
+		a.super.mu.Lock()
+		a.super.clean = errs[0] == nil
+		a.super.mu.Unlock()
+		if errs[0] == nil {
+			errs = append(errs, a.writeSuperblocks())
+		}
+	}
+	errs = append(errs, a.db.Close())
+	return errors.Join(errs...)
+}
+
+// adopt finds out which device is which. The newest superblock decides.
+func (a *Array) adopt() (string, error) {
+	supers := make([]*format.Superblock, len(a.opts.Devices))
+	var newest *format.Superblock
+	for i, d := range a.opts.Devices {
+		s, err := readSuperblock(d)
+		if err != nil {
+			return "", err
+		}
+		if newest != nil && s.Array != newest.Array {
+			return "", fmt.Errorf("device %s: %w: it belongs to array %v, the others to %v", d.Name(), ErrForeignDevice, s.Array, newest.Array)
+		}
+		supers[i] = s
+		if newest == nil || s.Epoch > newest.Epoch || s.Epoch == newest.Epoch && s.Sequence > newest.Sequence {
+			newest = s
+		}
+	}
+	if newest == nil {
+		return "", fmt.Errorf("%w: none was given", ErrMissingDevice)
+	}
+	a.super.load(newest)
+	a.devs = make([]*device, len(newest.Devices))
+	for i, d := range a.opts.Devices {
+		if err := a.adoptDevice(d, supers[i], newest); err != nil {
+			return "", err
+		}
+	}
+	return a.checkMissing()
+}
+
+func (a *Array) adoptDevice(dev blockdev.Device, s, newest *format.Superblock) error {
+	for slot, row := range newest.Devices {
+		if row.ID != s.Device {
+			continue
+		}
+		d := &device{dev: dev, slot: uint8(slot), row: row, segBytes: int64(newest.SegmentSize)}
+		if a.devs[slot] != nil {
+			return fmt.Errorf("device %s: %w: %s has the same identity; one is a copy of the other", dev.Name(), ErrForeignDevice, a.devs[slot].dev.Name())
+		}
+		if row.State == format.DeviceGone || row.State == format.DeviceInService && s.Epoch < newest.Epoch && newest.Served {
+			return fmt.Errorf("device %s: %w: the array was used without it since (its epoch is %d, the array's %d)", dev.Name(), ErrStaleDevice, s.Epoch, newest.Epoch)
+		}
+		if n := segmentsOf(dev, d.segBytes); n < int64(row.Segments) {
+			return fmt.Errorf("device %s: %w: it was cut short: %d bytes, room for %d of its %d segments", dev.Name(), ErrDamaged, dev.Size(), max(n, 0), row.Segments)
+		}
+		d.segs = make([]segment, row.Segments)
+		d.writable.Store(row.State == format.DeviceInService)
+		a.devs[slot] = d
+		return nil
+	}
+	return fmt.Errorf("device %s: %w: device %v is not in the array's table", dev.Name(), ErrForeignDevice, s.Device)
+}
+
+func (a *Array) checkMissing() (string, error) {
+	present := 0
+	for slot, row := range a.super.rows {
+		if a.devs[slot] != nil {
+			present++
+			continue
+		}
+		if row.State == format.DeviceGone {
+			continue
+		}
+		if !a.opts.Degraded {
+			return "", fmt.Errorf("%w: the one of slot %d, identity %v; give it, or open degraded (read-only)", ErrMissingDevice, slot, row.ID)
+		}
+		a.readOnly = true
+	}
+	return fmt.Sprintf("%d of %d devices, epoch %d", present, len(a.super.rows), a.super.epoch), nil
+}
+
+// openStore opens the metadata store and takes over what it holds.
+func (a *Array) openStore() (string, error) {
+	db, err := openMetastore(a.opts.FS, a.opts.Meta, false, a.readOnly, a.log)
+	if err != nil {
+		return "", err
+	}
+	a.db = db
+	state, err := readState(db)
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case state.Array != a.super.array.String():
+		return "", fmt.Errorf("metadata store %s: %w: it is of array %s, the devices of %v", a.opts.Meta, ErrForeignDevice, state.Array, a.super.array)
+	case state.LSN < a.super.cut || state.Epoch+1 < a.super.epoch:
+		return "", fmt.Errorf("metadata store %s: %w: it is older than the devices (LSN %d, they know of %d)", a.opts.Meta, ErrStaleDevice, state.LSN, a.super.cut)
+	case state.Epoch > a.super.epoch:
+		return "", fmt.Errorf("devices: %w: the metadata store is of epoch %d, they of %d", ErrStaleDevice, state.Epoch, a.super.epoch)
+	}
+	if err := a.loadCatalog(state); err != nil {
+		return "", err
+	}
+	if err := a.loadSegments(); err != nil {
+		return "", err
+	}
+	a.checkpoint.lsn.Store(state.LSN)
+	return fmt.Sprintf("checkpoint at LSN %d, %d volumes", state.LSN, len(a.catalog.volumes)), nil
+}
+
+func (a *Array) loadCatalog(state metaState) error {
+	var layers []blockmap.Layer
+	err := eachRow(a.db, keyLayer, func(key, value []byte) error {
+		var l layerRow
+		if err := unmarshalRow(value, &l); err != nil {
+			return err
+		}
+		layers = append(layers, l.Layer)
+		c := a.layerCount(l.ID)
+		c.blocks.Store(l.Blocks)
+		a.used.Add(l.Blocks)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	a.blocks = blockmap.New(a.db, blockmap.NewLayers(layers), a, a.opts.MapCache)
+	a.catalog.nextID = max(1, state.NextID)
+	return eachRow(a.db, keyVolume, func(key, value []byte) error {
+		v := &volume{}
+		if err := unmarshalRow(value, v); err != nil {
+			return err
+		}
+		a.catalog.add(v)
+		return nil
+	})
+}
+
+func (a *Array) loadSegments() error {
+	return eachRow(a.db, keySegment, func(key, value []byte) error {
+		r, err := decodeSegmentRow(key, value)
+		if err != nil {
+			return err
+		}
+		if int(r.slot) >= len(a.devs) {
+			return fmt.Errorf("%w: segment of device %d", format.ErrInvalid, r.slot)
+		}
+		d := a.devs[r.slot]
+		if d == nil {
+			return nil
+		}
+		if int(r.seg) >= len(d.segs) || r.used > d.segSectors() {
+			return fmt.Errorf("%w: segment %d of device %d", format.ErrInvalid, r.seg, r.slot)
+		}
+		s := &d.segs[r.seg]
+		s.state, s.class, s.used, s.damaged = r.state, r.class, r.used, r.damaged
+		s.generation, s.maxLSN = r.generation, r.maxLSN
+		s.live.Store(r.live)
+		return nil
+	})
+}
+
+// RecoveryStep is one thing that Open did.
+type RecoveryStep struct {
+	Name   string        `json:"name"`
+	Detail string        `json:"detail"`
+	Took   time.Duration `json:"took_ns"`
+}
+
+// RecoveryReport says what Open found and did.
+type RecoveryReport struct {
+	Steps      []RecoveryStep `json:"steps"`
+	Clean      bool           `json:"clean"`     // closed in order before
+	Records    int            `json:"records"`   // replayed
+	Bytes      int64          `json:"bytes"`     // of log that were scanned
+	CutLSN     uint64         `json:"cut_lsn"`   // the last that counts
+	Discarded  int            `json:"discarded"` // records behind the cut, never flushed
+	Took       time.Duration  `json:"took_ns"`   // all of it
+	Gaps       []string       `json:"gaps"`      // missing LSNs, in a degraded array
+	Damaged    int            `json:"damaged"`   // durable records whose data is damaged
+	maxDurable uint64
+}
+
+// Recovery returns the report of Open.
+func (a *Array) Recovery() RecoveryReport { return a.recovery }

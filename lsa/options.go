@@ -1,0 +1,98 @@
+package lsa
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"lsad/internal/blockdev"
+	"lsad/lsa/format"
+)
+
+// Defaults of Options.
+const (
+	DefaultMapCache        = 256 << 20
+	DefaultCheckpointBytes = 256 << 20
+	DefaultCheckpointEvery = 30 * time.Second
+)
+
+// Events is told what a collector wants to know. The methods are called with
+// the append lock held: they must return at once and not call the array.
+type Events interface {
+	// SegmentUsed: a segment of the device was opened; so many are unused.
+	SegmentUsed(slot, unused int)
+	// SpaceWanted: a writer waits for room.
+	SpaceWanted()
+}
+
+// Options of Open.
+type Options struct {
+	Devices  []blockdev.Device // any order: superblocks say which is which
+	FS       vfs.FS            // of the metadata store
+	Meta     string            // its directory
+	MapCache int64             // bytes, 0 for DefaultMapCache
+	Degraded bool              // open, read-only, without missing devices
+	Logger   *slog.Logger      // nil discards
+	Events   Events            // nil if nobody collects
+
+	// CheckpointBytes of log between checkpoints, 0 for the default.
+	CheckpointBytes int64
+	// CheckpointEvery so often where there are changes, 0 for the default;
+	// negative: only by need and by hand.
+	CheckpointEvery time.Duration
+	// BootID of the host, to tell a crash of the server from one of the host.
+	BootID format.UUID
+}
+
+func (o *Options) fill() {
+	if o.MapCache == 0 {
+		o.MapCache = DefaultMapCache
+	}
+	if o.CheckpointBytes == 0 {
+		o.CheckpointBytes = DefaultCheckpointBytes
+	}
+	if o.CheckpointEvery == 0 {
+		o.CheckpointEvery = DefaultCheckpointEvery
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// CreateOptions of Create.
+type CreateOptions struct {
+	Devices     []blockdev.Device // 1 to 64; the order is that of the slots
+	FS          vfs.FS
+	Meta        string
+	SegmentSize int64 // bytes, a power of two, 0 for 32 MiB
+	Logger      *slog.Logger
+}
+
+func (o *CreateOptions) check() error {
+	if o.SegmentSize == 0 {
+		o.SegmentSize = format.DefaultSegmentSize
+	}
+	if n := o.SegmentSize; n < format.MinSegmentSize || n > format.MaxSegmentSize || n&(n-1) != 0 {
+		return fmt.Errorf("create array: %w: segment size %d is not a power of two from %d to %d bytes",
+			ErrInvalid, n, format.MinSegmentSize, format.MaxSegmentSize)
+	}
+	if n := len(o.Devices); n == 0 || n > format.MaxDevices {
+		return fmt.Errorf("create array: %w: %d devices, it takes 1 to %d", ErrInvalid, n, format.MaxDevices)
+	}
+	for _, d := range o.Devices {
+		if n := segmentsOf(d, o.SegmentSize); n < minSegments {
+			return fmt.Errorf("create array: %w: device %s has %d bytes, room for %d segments of %d; it takes %d",
+				ErrInvalid, d.Name(), d.Size(), max(n, 0), o.SegmentSize, minSegments)
+		}
+	}
+	return nil
+}
+
+// minSegments on a device: below it, collecting cannot work.
+const minSegments = 8
+
+func segmentsOf(d blockdev.Device, segmentSize int64) int64 {
+	return (d.Size() - format.SegmentsOffset) / segmentSize
+}

@@ -1,0 +1,200 @@
+package lsa
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"lsad/lsa/blockmap"
+	"lsad/lsa/format"
+)
+
+// recover brings the array to the state of its last acknowledged change that
+// survived, in named steps.
+func (a *Array) recover(ctx context.Context) error {
+	begin := time.Now()
+	var found *scanned
+	steps := []struct {
+		name string
+		run  func() (string, error)
+	}{
+		{"read superblocks", a.adopt},
+		{"open metadata store", a.openStore},
+		{"scan the log behind the checkpoint", func() (detail string, err error) {
+			found, detail, err = a.scan(ctx)
+			return detail, err
+		}},
+		{"order the records and cut at the first gap", func() (string, error) { return a.orderAndCut(found) }},
+		{"replay", func() (string, error) { return a.replay(found) }},
+		{"make it durable and begin a new epoch", a.settle},
+	}
+	for _, s := range steps {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		at := time.Now()
+		detail, err := s.run()
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		took := time.Since(at)
+		a.recovery.Steps = append(a.recovery.Steps, RecoveryStep{s.name, detail, took})
+		a.log.Info("recovery: "+s.name, "found", detail, "took", took.Round(time.Microsecond))
+	}
+	a.recovery.Took = time.Since(begin)
+	return nil
+}
+
+// replay applies the records to the map and the catalogue, in order.
+func (a *Array) replay(found *scanned) (string, error) {
+	for _, r := range found.accepted {
+		if err := a.replayRecord(r); err != nil {
+			return "", fmt.Errorf("record %d on device %d segment %d sector %d: %w", r.h.FirstLSN, r.h.Device, r.h.Segment, r.h.Sector, err)
+		}
+	}
+	a.recovery.Records = len(found.accepted)
+	a.settleSegments(found)
+	cut := a.recovery.CutLSN
+	a.committed.Store(cut)
+	a.append.nextLSN = cut + 1
+	return fmt.Sprintf("%d records, up to LSN %d", len(found.accepted), cut), nil
+}
+
+func (a *Array) replayRecord(r *scannedRecord) error {
+	if r.h.Flags&format.FlagVoid != 0 {
+		return nil
+	}
+	lsn := r.h.FirstLSN
+	data := format.MakePlace(uint8(r.h.Device), r.h.Segment, r.h.Sector+uint32(r.h.Sectors))
+	return format.DecodeEntries(r.header, &r.h, func(e *format.Entry) error {
+		c := change{kind: e.Kind, layer: e.Layer, block: e.Block, count: e.Count, lsn: lsn, place: data, oldLSN: e.OldLSN, from: e.From}
+		lsn++
+		data = data.After(e.DataBlocks())
+		if e.Kind == format.EntryAdmin {
+			var applied adminChange
+			if err := json.Unmarshal(e.Payload, &applied); err != nil {
+				return fmt.Errorf("%w: %w", format.ErrInvalid, err)
+			}
+			return a.applyAdmin(e.Payload)
+		}
+		for i := range e.DataBlocks() {
+			c.crcs = append(c.crcs, e.CRC(i))
+		}
+		return a.replayChange(&c)
+	})
+}
+
+func (a *Array) replayChange(c *change) error {
+	var pins []pinned
+	defer func() { a.unpinAll(pins) }()
+	if c.kind == format.EntryMove {
+		pins = a.pinMerged(c.layer, c.block)
+	} else {
+		if planted(ruleTrimIsLogged) && c.kind == format.EntryTrim {
+			return nil
+		}
+		if c.count > pagesPerBatch*blockmap.PageBlocks+blockmap.PageBlocks {
+			return fmt.Errorf("%w: a change of %d blocks", format.ErrInvalid, c.count)
+		}
+		for pg := c.block / blockmap.PageBlocks; pg <= (c.block+c.count-1)/blockmap.PageBlocks; pg++ {
+			if err := a.blocks.Pin(blockmap.Key{Layer: c.layer, Page: pg}); err != nil {
+				return err
+			}
+			pins = append(pins, pinned{c.layer, pg})
+		}
+	}
+	a.commit.mu.Lock()
+	a.applyChange(c)
+	a.commit.mu.Unlock()
+	return nil
+}
+
+// settleSegments works out the state of each segment. None is open: what was
+// open is sealed, what was ready and not opened is free, under a generation
+// that no record of the dead tail can have.
+func (a *Array) settleSegments(found *scanned) {
+	for _, d := range a.devs {
+		if d == nil {
+			continue
+		}
+		for i := range d.segs {
+			s := &d.segs[i]
+			if use := found.uses[segmentUse{d.slot, uint32(i)}]; use != nil {
+				s.state, s.generation = segSealed, use.generation
+				s.used, s.maxLSN = max(s.used, use.used), max(min(s.maxLSN, a.recovery.CutLSN), use.maxLSN)
+				s.dirty.Store(true)
+			} else if s.state == segReady {
+				s.state = segFree
+				if !planted(ruleNewGeneration) {
+					s.generation++
+				}
+				s.dirty.Store(true)
+			} else if s.state == segOpen {
+				s.state, s.maxLSN = segSealed, min(s.maxLSN, a.recovery.CutLSN)
+				s.dirty.Store(true)
+			}
+			if s.state == segSealed && s.maxLSN > a.recovery.CutLSN {
+				s.maxLSN = a.recovery.CutLSN
+				s.dirty.Store(true)
+			}
+			if s.state == segFree {
+				d.free++
+			}
+		}
+	}
+	a.limit = a.capacity()
+}
+
+// settle makes what was recovered durable, then, before anybody is served,
+// makes all that lies behind the cut dead by beginning a new epoch.
+func (a *Array) settle() (string, error) {
+	a.recovery.Clean = a.super.clean
+	if a.readOnly {
+		return "degraded: read-only, nothing is written", nil
+	}
+	if !planted(ruleSyncAfterRecovery) {
+		for _, d := range a.devs {
+			if d == nil || !d.writable.Load() {
+				continue
+			}
+			if err := d.dev.Sync(); err != nil {
+				return "", fmt.Errorf("sync device %s: %w", d.dev.Name(), err)
+			}
+		}
+	}
+	a.rescueAll()
+	if err := a.syncTo(a.committed.Load()); err != nil {
+		return "", err
+	}
+	if err := a.Checkpoint(context.Background()); err != nil {
+		return "", err
+	}
+	return a.raiseEpoch()
+}
+
+func (a *Array) raiseEpoch() (string, error) {
+	s := &a.super
+	s.mu.Lock()
+	if !s.clean && s.boot != a.opts.BootID {
+		s.incarnation = randomUint64()
+	}
+	if !planted(ruleRaiseEpoch) {
+		s.epoch++
+	}
+	s.cut, s.served, s.clean, s.boot = a.committed.Load(), false, false, a.opts.BootID
+	s.mu.Unlock()
+	// Twice: a device that still has the old epoch is stale only if another
+	// says that all had the new one.
+	if err := a.writeSuperblocks(); err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	s.served = true
+	s.mu.Unlock()
+	if err := a.writeSuperblocks(); err != nil {
+		return "", err
+	}
+	a.prepareSegments()
+	return fmt.Sprintf("epoch %d begins behind LSN %d", s.epoch, s.cut), nil
+}

@@ -1,0 +1,289 @@
+package lsa
+
+import (
+	"fmt"
+	"time"
+)
+
+// How room is kept. reserve segments are for what makes room or keeps the
+// array alive: collection, trims, administration. fullShare of what is left is
+// the most that may hold live blocks, so that there is always garbage to
+// collect; lowShare of unused segments is where writers begin to be slowed.
+const (
+	reserve      = 3
+	fullShare    = 0.95
+	lowShare     = 0.05
+	nothingToWin = 0.97 // segments with more live blocks are not worth collecting
+	slowestMiB   = 40 * time.Millisecond
+)
+
+// capacity returns how many blocks the array may hold.
+func (a *Array) capacity() int64 {
+	var blocks int64
+	segments := 0
+	for _, d := range a.devs {
+		if d != nil && d.writable.Load() {
+			blocks += int64(len(d.segs)) * d.segBlocks()
+			segments += len(d.segs)
+		}
+	}
+	if segments == 0 {
+		return 0
+	}
+	spare := int64(reserve+classCount*len(a.devs)) * (blocks / int64(segments))
+	return max(0, int64(float64(blocks-spare)*fullShare))
+}
+
+// waitForRoom returns the device that the batch goes to. append.mu is held.
+func (a *Array) waitForRoom(b *batch) (*device, error) {
+	need := b.sectors()
+	if err := a.admit(b); err != nil {
+		return nil, err
+	}
+	for {
+		if a.append.closed {
+			return nil, fmt.Errorf("write: array %w", ErrClosed)
+		}
+		if err := a.failed(); err != nil {
+			return nil, err
+		}
+		queued := a.append.tail - a.commit.head.Load()
+		if queued < queueLength {
+			if d := a.pickDevice(b, need); d != nil {
+				return d, nil
+			}
+			if err := a.roomToCome(b); err != nil {
+				return nil, err
+			}
+		}
+		a.append.full.Store(true)
+		a.append.space.Wait()
+	}
+}
+
+// admit refuses what would fill the array beyond what collecting can handle.
+func (a *Array) admit(b *batch) error {
+	if b.add > 0 && a.used.Load()+a.pending.Load()+b.add > a.limit {
+		return fmt.Errorf("write: %w: %d of %d blocks in use", ErrNoSpace, a.used.Load(), a.limit)
+	}
+	return nil
+}
+
+// pickDevice returns the device whose turn it is, if it has the room: the same
+// for a stretch, then the emptiest that is not being collected.
+func (a *Array) pickDevice(b *batch, need uint32) *device {
+	l := &a.append
+	if d := l.current; d != nil && l.stretch > 0 && d.busy == 0 && a.hasRoom(d, b.class, need, b.urgent) && d.writable.Load() {
+		return d
+	}
+	var best *device
+	for _, d := range a.devs {
+		if d == nil || !d.writable.Load() || !a.hasRoom(d, b.class, need, b.urgent) {
+			continue
+		}
+		if best == nil || better(d, best) {
+			best = d
+		}
+	}
+	if best != nil && b.class == classUser {
+		l.current, l.stretch = best, stretchBytes
+	}
+	return best
+}
+
+func better(d, than *device) bool {
+	if (d.busy == 0) != (than.busy == 0) {
+		return d.busy == 0
+	}
+	return d.unused() > than.unused()
+}
+
+// hasRoom says whether so many sectors can go to the device now. They fit into
+// what is left of the open segment and one more.
+func (a *Array) hasRoom(d *device, class int, need uint32, urgent bool) bool {
+	s := &d.streams[class]
+	if s.open && d.segSectors()-s.next >= need {
+		return true
+	}
+	if len(d.prepared) == 0 {
+		return false
+	}
+	return urgent || a.preparedSegments() > reserve
+}
+
+func (a *Array) preparedSegments() int {
+	n := 0
+	for _, d := range a.devs {
+		if d != nil && d.writable.Load() {
+			n += len(d.prepared)
+		}
+	}
+	return n
+}
+
+// roomToCome sees to it that somebody makes room, and fails if nobody can.
+func (a *Array) roomToCome(b *batch) error {
+	unused, preparing, collectable, writable := 0, false, 0, false
+	for _, d := range a.devs {
+		if d == nil || !d.writable.Load() {
+			continue
+		}
+		writable = true
+		unused += d.unused()
+		if len(d.ready) > 0 && !d.hostFull {
+			preparing = true
+		}
+		if d.hostFull {
+			unused -= d.free + len(d.ready)
+		}
+		collectable += d.collectable()
+	}
+	switch {
+	case !writable:
+		return fmt.Errorf("write: %w: no device takes writes", ErrFailed)
+	case preparing && (b.urgent || unused > reserve):
+		kick(a.work.prepare)
+		return nil
+	case unused > reserve || collectable > 0:
+		kick(a.work.checkpoint)
+		kick(a.work.tidy)
+		if a.opts.Events != nil {
+			a.opts.Events.SpaceWanted()
+		}
+		return nil
+	}
+	return fmt.Errorf("write: %w: nothing is left to collect", ErrNoSpace)
+}
+
+// collectable counts the segments that would give room. append.mu is held.
+func (d *device) collectable() int {
+	n := 0
+	most := uint32(float64(d.segBlocks()) * nothingToWin)
+	for i := range d.segs {
+		s := &d.segs[i]
+		if s.state == segSealed && !s.damaged && s.live.Load() < most {
+			n++
+		}
+	}
+	return n
+}
+
+func (a *Array) wakeWriters() {
+	a.append.mu.Lock()
+	a.append.full.Store(false)
+	a.append.space.Broadcast()
+	a.append.mu.Unlock()
+}
+
+// updatePressure works out how writers are slowed, in nanoseconds a MiB: not
+// at all while lowShare of the segments is unused, then more and more.
+// append.mu is held.
+func (a *Array) updatePressure() {
+	unused, total := 0, 0
+	for _, d := range a.devs {
+		if d != nil && d.writable.Load() {
+			unused += d.unused()
+			total += len(d.segs)
+		}
+	}
+	low := float64(total) * lowShare
+	x := max(0, (low-float64(unused))/low)
+	a.pressure.Store(int64(x * x * float64(slowestMiB)))
+}
+
+// slow makes a writer of so many bytes wait its share while room is short, or
+// while the map has more dirty pages than a checkpoint can keep up with.
+func (a *Array) slow(bytes int) {
+	if p := a.pressure.Load(); p > 0 {
+		time.Sleep(time.Duration(p * int64(bytes) >> 20))
+	}
+	st := a.blocks.Pressure()
+	if st < 1 {
+		return
+	}
+	kick(a.work.checkpoint)
+	for i := 0; i < 1000 && a.blocks.Pressure() >= 2; i++ {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// window is how many segments of a device are ready or prepared between two
+// checkpoints: what the log may take meanwhile, twice.
+func (a *Array) window(d *device) int {
+	return 8 + int(2*a.opts.CheckpointBytes/d.segBytes)/len(a.devs)
+}
+
+// prepareSegments keeps some segments of each device allocated, so that
+// opening one needs no I/O and writing to it cannot run out of room.
+func (a *Array) prepareSegments() {
+	for _, d := range a.devs {
+		if d == nil || !d.writable.Load() {
+			continue
+		}
+		want := 2 + (reserve+len(a.devs))/len(a.devs)
+		for {
+			seg, ok := a.nextToPrepare(d, want)
+			if !ok {
+				break
+			}
+			err := a.allocate(d, seg)
+			a.append.mu.Lock()
+			if d.hostFull = err != nil; err != nil {
+				d.ready = append(d.ready, seg)
+			} else {
+				d.segs[seg].allocated = true
+				d.prepared = append(d.prepared, seg)
+			}
+			a.append.mu.Unlock()
+			if err != nil {
+				a.log.Warn("no room below the device", "device", d.dev.Name(), "error", err)
+				break
+			}
+		}
+	}
+	a.wakeWriters()
+}
+
+func (a *Array) nextToPrepare(d *device, want int) (uint32, bool) {
+	a.append.mu.Lock()
+	defer a.append.mu.Unlock()
+	if len(d.prepared) >= want || len(d.ready) == 0 {
+		return 0, false
+	}
+	pick := 0
+	for i, seg := range d.ready { // one that has its room already, if any
+		if d.segs[seg].allocated {
+			pick = i
+			break
+		}
+	}
+	seg := d.ready[pick]
+	d.ready = append(d.ready[:pick], d.ready[pick+1:]...)
+	return seg, true
+}
+
+func (a *Array) allocate(d *device, seg uint32) error {
+	if d.segs[seg].allocated {
+		return nil
+	}
+	return d.dev.Allocate(d.offset(seg, 0), d.segBytes)
+}
+
+// freed makes an emptied segment unused, and gives its room back below, but
+// for a few that are kept while that is short.
+func (a *Array) freed(d *device, seg uint32) error {
+	a.append.mu.Lock()
+	keep := d.hostFull
+	a.append.mu.Unlock()
+	var err error
+	if !keep {
+		err = d.dev.Discard(d.offset(seg, 0), d.segBytes)
+	}
+	a.append.mu.Lock()
+	d.segs[seg].allocated = keep
+	d.setState(seg, segFree)
+	d.free++
+	a.updatePressure()
+	a.append.mu.Unlock()
+	return err
+}

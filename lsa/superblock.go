@@ -1,0 +1,124 @@
+package lsa
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"lsad/internal/blockdev"
+	"lsad/lsa/format"
+)
+
+// superState is what the superblocks say, the same on every device but for the
+// slot.
+type superState struct {
+	mu          sync.Mutex
+	array       format.UUID
+	secret      uint64
+	segmentSize uint32
+	sequence    uint64
+	epoch       uint64
+	cut         uint64
+	served      bool
+	clean       bool
+	boot        format.UUID
+	incarnation uint64
+	rows        []format.DeviceRow
+}
+
+// readSuperblock returns the newer of a device's two copies.
+func readSuperblock(d blockdev.Device) (*format.Superblock, error) {
+	var best *format.Superblock
+	var errs []error
+	for _, off := range []int64{format.SuperblockOffsetA, format.SuperblockOffsetB} {
+		buf := make([]byte, format.SuperblockSize)
+		if d.Size() < format.SegmentsOffset {
+			return nil, fmt.Errorf("device %s: %w: %d bytes are too few for one", d.Name(), ErrNotArray, d.Size())
+		}
+		if err := d.ReadAt(buf, off); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		s, err := format.DecodeSuperblock(buf)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if best == nil || s.Sequence > best.Sequence {
+			best = s
+		}
+	}
+	if best == nil {
+		return nil, fmt.Errorf("device %s: %w: %w", d.Name(), ErrNotArray, errors.Join(errs...))
+	}
+	return best, nil
+}
+
+// writeSuperblock writes and syncs one copy after the other.
+func writeSuperblock(d blockdev.Device, s *format.Superblock) error {
+	buf := format.EncodeSuperblock(s)
+	for _, off := range []int64{format.SuperblockOffsetA, format.SuperblockOffsetB} {
+		if err := d.WriteVec([][]byte{buf}, off); err != nil {
+			return fmt.Errorf("write superblock of device %s: %w", d.Name(), err)
+		}
+		if err := d.Sync(); err != nil {
+			return fmt.Errorf("sync superblock of device %s: %w", d.Name(), err)
+		}
+	}
+	return nil
+}
+
+// writeState writes, on the other devices, that d is in a new state.
+func (a *Array) writeState(d *device, state format.DeviceState) error {
+	s := &a.super
+	s.mu.Lock()
+	s.rows[d.slot].State = state
+	s.mu.Unlock()
+	if err := a.writeSuperblocks(); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	d.row.State = state
+	d.mu.Unlock()
+	return nil
+}
+
+// writeSuperblocks writes the present state to every device that takes writes.
+// It fails if no device, or one that should, did not take it.
+func (a *Array) writeSuperblocks() error {
+	s := &a.super
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sequence++
+	written := 0
+	var errs []error
+	for _, d := range a.devs {
+		if d == nil || !d.writable.Load() {
+			continue
+		}
+		if err := writeSuperblock(d.dev, s.superblock(d.slot)); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		written++
+	}
+	if written == 0 {
+		errs = append(errs, fmt.Errorf("%w: no device takes writes", ErrFailed))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *superState) superblock(slot uint8) *format.Superblock {
+	return &format.Superblock{
+		Array: s.array, Secret: s.secret, Device: s.rows[slot].ID, Slot: uint16(slot), SegmentSize: s.segmentSize,
+		Sequence: s.sequence, Epoch: s.epoch, CutLSN: s.cut, Served: s.served, Clean: s.clean,
+		Boot: s.boot, Incarnation: s.incarnation, Devices: s.rows,
+	}
+}
+
+// load takes over the newest superblock.
+func (s *superState) load(b *format.Superblock) {
+	s.array, s.secret, s.segmentSize, s.sequence = b.Array, b.Secret, b.SegmentSize, b.Sequence
+	s.epoch, s.cut, s.served, s.clean = b.Epoch, b.CutLSN, b.Served, b.Clean
+	s.boot, s.incarnation, s.rows = b.Boot, b.Incarnation, append([]format.DeviceRow(nil), b.Devices...)
+}

@@ -1,0 +1,237 @@
+package lsa
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"lsad/lsa/format"
+)
+
+// MaxVolumeSize in bytes.
+const MaxVolumeSize = format.MaxVolumeBlocks * format.BlockSize
+
+func checkSize(size int64) error {
+	if size <= 0 || size%format.BlockSize != 0 || size > MaxVolumeSize {
+		return fmt.Errorf("size %d: %w: it must be a multiple of %d, above 0 and at most %d bytes", size, ErrInvalid, format.BlockSize, int64(MaxVolumeSize))
+	}
+	return nil
+}
+
+// CreateVolume makes an empty volume of size bytes.
+func (a *Array) CreateVolume(ctx context.Context, name string, size int64) error {
+	if err := CheckName(name); err != nil {
+		return fmt.Errorf("create volume: %w", err)
+	}
+	if err := checkSize(size); err != nil {
+		return fmt.Errorf("create volume %q: %w", name, err)
+	}
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	if _, err := a.catalog.find(name); err == nil {
+		return fmt.Errorf("create volume: volume %q %w", name, ErrExists)
+	}
+	id := a.catalog.take(2)
+	return a.change("create volume", adminChange{Op: "create", Volume: name, ID: id, Layer: id + 1, Size: size, Time: time.Now().UTC()})
+}
+
+// ResizeVolume grows a volume, or with force shrinks one that no client has
+// open; what lies beyond the new end is gone.
+func (a *Array) ResizeVolume(ctx context.Context, name string, size int64, force bool) error {
+	if err := checkSize(size); err != nil {
+		return fmt.Errorf("resize volume %q: %w", name, err)
+	}
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	v, err := a.catalog.find(name)
+	if err != nil {
+		return fmt.Errorf("resize: %w", err)
+	}
+	v.gate.Lock()
+	defer v.gate.Unlock()
+	if size < v.Size {
+		if !force {
+			return fmt.Errorf("resize volume %q from %d to %d bytes: %w: it would lose what lies beyond; force it if that is meant", name, v.Size, size, ErrInvalid)
+		}
+		if err := a.unused(v, nil); err != nil {
+			return fmt.Errorf("shrink: %w", err)
+		}
+		if err := a.unmap(v.Head, uint64(size)/format.BlockSize, uint64(v.Size-size)/format.BlockSize); err != nil {
+			return fmt.Errorf("shrink volume %q: %w", name, err)
+		}
+	}
+	return a.change("resize volume", adminChange{Op: "resize", Volume: name, Size: size})
+}
+
+// DeleteVolume deletes a volume with its snapshots, or, for "volume@snapshot",
+// one snapshot. Clones live on. It is refused while clients are connected.
+func (a *Array) DeleteVolume(ctx context.Context, name string) error {
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	volume, snap := splitName(name)
+	v, err := a.catalog.find(volume)
+	if err != nil {
+		return fmt.Errorf("delete: %w", err)
+	}
+	ch := adminChange{Op: "delete", Volume: volume}
+	s := v.snapshot(snap)
+	if snap != "" {
+		if s == nil {
+			return fmt.Errorf("delete: snapshot %q %w", name, ErrNotFound)
+		}
+		ch = adminChange{Op: "unsnapshot", Volume: volume, Snapshot: snap}
+	}
+	v.gate.Lock()
+	defer v.gate.Unlock()
+	if err := a.unused(v, s); err != nil {
+		return fmt.Errorf("delete %s: %w", name, err)
+	}
+	defer kick(a.work.tidy)
+	return a.change("delete", ch)
+}
+
+// RenameVolume gives a volume another name. Clients stay connected.
+func (a *Array) RenameVolume(ctx context.Context, from, to string) error {
+	if err := CheckName(to); err != nil {
+		return fmt.Errorf("rename volume %q: %w", from, err)
+	}
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	if _, err := a.catalog.find(from); err != nil {
+		return fmt.Errorf("rename: %w", err)
+	}
+	if _, err := a.catalog.find(to); err == nil {
+		return fmt.Errorf("rename volume %q: volume %q %w", from, to, ErrExists)
+	}
+	return a.change("rename volume", adminChange{Op: "rename", Volume: from, To: to})
+}
+
+// Snapshot seals what the volume holds now under a name of its own.
+func (a *Array) Snapshot(ctx context.Context, volume, snap string) error {
+	if err := CheckName(snap); err != nil {
+		return fmt.Errorf("snapshot of volume %q: %w", volume, err)
+	}
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	v, err := a.catalog.find(volume)
+	if err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	if v.snapshot(snap) != nil {
+		return fmt.Errorf("snapshot %s@%s %w", volume, snap, ErrExists)
+	}
+	ch := adminChange{Op: "snapshot", Volume: volume, Snapshot: snap, Layer: a.catalog.take(1), Time: time.Now().UTC()}
+	// Writers wait for the record, not for it to be durable.
+	v.gate.Lock()
+	lsn, err := a.logChange(ch)
+	v.gate.Unlock()
+	if err != nil {
+		return fmt.Errorf("snapshot %s@%s: %w", volume, snap, err)
+	}
+	return a.syncTo(lsn)
+}
+
+// Clone makes a writable volume of a snapshot; they share their blocks.
+func (a *Array) Clone(ctx context.Context, volume, snap, name string) error {
+	if err := CheckName(name); err != nil {
+		return fmt.Errorf("clone %s@%s: %w", volume, snap, err)
+	}
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	v, err := a.catalog.find(volume)
+	if err != nil {
+		return fmt.Errorf("clone: %w", err)
+	}
+	if v.snapshot(snap) == nil {
+		return fmt.Errorf("clone: snapshot %s@%s %w", volume, snap, ErrNotFound)
+	}
+	if _, err := a.catalog.find(name); err == nil {
+		return fmt.Errorf("clone: volume %q %w", name, ErrExists)
+	}
+	id := a.catalog.take(2)
+	return a.change("clone", adminChange{Op: "clone", Volume: volume, Snapshot: snap, To: name, ID: id, Layer: id + 1, Time: time.Now().UTC()})
+}
+
+// Revert makes a volume what it was at a snapshot, which stays, as do all
+// others. It is refused while clients are connected to the volume.
+func (a *Array) Revert(ctx context.Context, volume, snap string) error {
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	v, err := a.catalog.find(volume)
+	if err != nil {
+		return fmt.Errorf("revert: %w", err)
+	}
+	if v.snapshot(snap) == nil {
+		return fmt.Errorf("revert: snapshot %s@%s %w", volume, snap, ErrNotFound)
+	}
+	v.gate.Lock()
+	defer v.gate.Unlock()
+	if err := a.headUnused(v); err != nil {
+		return fmt.Errorf("revert: %w", err)
+	}
+	defer kick(a.work.tidy)
+	return a.change("revert", adminChange{Op: "revert", Volume: volume, Snapshot: snap, Layer: a.catalog.take(1)})
+}
+
+// unused fails, naming the clients, if the volume (or the one snapshot) is open.
+func (a *Array) unused(v *volume, s *snapshot) error {
+	return a.clientsOf(v, func(h *Handle) bool { return s == nil || h.snapshot == s.Name })
+}
+
+func (a *Array) headUnused(v *volume) error {
+	return a.clientsOf(v, func(h *Handle) bool { return h.snapshot == "" })
+}
+
+func (a *Array) clientsOf(v *volume, match func(*Handle) bool) error {
+	a.catalog.mu.Lock()
+	defer a.catalog.mu.Unlock()
+	var names []string
+	for h := range v.handles {
+		if match(h) {
+			names = append(names, h.client)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return fmt.Errorf("volume %q is %w by %s; disconnect them first", v.Name, ErrInUse, strings.Join(names, ", "))
+}
+
+// change logs an administrative change and waits until it is durable.
+func (a *Array) change(what string, ch adminChange) error {
+	lsn, err := a.logChange(ch)
+	if err == nil {
+		err = a.syncTo(lsn)
+	}
+	if err != nil {
+		return fmt.Errorf("%s %q: %w", what, ch.Volume, err)
+	}
+	return nil
+}
+
+// logChange appends and applies an administrative change.
+func (a *Array) logChange(ch adminChange) (lsn uint64, err error) {
+	if a.readOnly {
+		return 0, fmt.Errorf("array opened degraded: %w", ErrReadOnly)
+	}
+	payload, err := json.Marshal(ch)
+	if err != nil {
+		return 0, err
+	}
+	b := newBatch(classUser)
+	defer b.release()
+	b.urgent = true
+	b.changes = append(b.changes, change{kind: format.EntryAdmin, admin: payload})
+	var applied error
+	b.apply = func() { applied = a.applyAdmin(payload) }
+	if err := a.reserve(b); err != nil {
+		return 0, err
+	}
+	lsn = b.last
+	if err := a.write(b); err != nil {
+		return 0, err
+	}
+	return lsn, applied
+}
