@@ -31,7 +31,7 @@ func (c *conn) read(r *request) error {
 // finishRead makes a reply of n bytes of data at p[h:], and returns its length: the data with their header
 // before them, or a hole if they are all zeros.
 func (s *session) finishRead(p []byte, r *request, h, n int) int {
-	if s.maySendHoles(r) && isZero(p[h:h+n]) {
+	if n >= minShortHole && s.maySendHoles(r) && isZero(p[h:h+n]) {
 		return s.putHole(p, r, replyFlagDone, r.off, n)
 	}
 	s.putDataHeader(p, r, replyFlagDone, r.off, n)
@@ -53,6 +53,9 @@ func isZero(p []byte) bool {
 	}
 	return string(p) == string(zeros[:len(p)])
 }
+
+// minShortHole is the shortest read of zeros that is answered with a hole, in bytes. A hole takes up to 44 itself.
+const minShortHole = 512
 
 // minHole is the shortest hole in the middle of a long read that is told apart, in bytes.
 const minHole = 32 << 10

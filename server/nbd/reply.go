@@ -2,12 +2,6 @@ package nbd
 
 import "encoding/binary"
 
-// maxReplyHeader is the longest that the header of a data chunk gets: an extended header and an offset.
-const maxReplyHeader = extendedReplySize + 8
-
-// holeReply is the longest that a hole chunk gets.
-const holeReply = extendedReplySize + 12
-
 // chunkHeader writes the header of a structured or extended chunk with n bytes of payload to p, and returns
 // its length.
 func (s *session) chunkHeader(p []byte, r *request, flags, typ uint16, n int) int {

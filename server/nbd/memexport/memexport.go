@@ -31,8 +31,9 @@ type Disk struct {
 	// Set it before use.
 	Fail func(op string, off, n int64) error
 
+	size atomic.Int64
+
 	mu     sync.RWMutex
-	size   int64
 	chunks map[int64][]byte
 	states []uint8 // per block
 
@@ -45,30 +46,27 @@ type Disk struct {
 
 // New returns a disk of size bytes that is one hole.
 func New(size int64, readOnly bool) *Disk {
-	return &Disk{
+	d := &Disk{
 		readOnly: readOnly,
-		size:     size,
 		chunks:   make(map[int64][]byte),
 		states:   make([]uint8, (size+blockSize-1)/blockSize),
 	}
+	d.size.Store(size)
+	return d
 }
 
 // Grow makes the disk larger.
 func (d *Disk) Grow(size int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if size > d.size {
+	if size > d.size.Load() {
 		d.states = append(d.states, make([]uint8, (size+blockSize-1)/blockSize-int64(len(d.states)))...)
-		d.size = size
+		d.size.Store(size)
 	}
 }
 
 // Size returns the size in bytes.
-func (d *Disk) Size() int64 {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.size
-}
+func (d *Disk) Size() int64 { return d.size.Load() }
 
 // ReadOnly says whether writing is refused.
 func (d *Disk) ReadOnly() bool { return d.readOnly }
@@ -209,7 +207,7 @@ func (d *Disk) WriteZeroes(off, n int64, noHole bool) error {
 // wholeBlocks is the range of blocks that lie wholly in [off, off+n). The disk's last one counts as whole.
 func (d *Disk) wholeBlocks(off, n int64) (first, last int64) {
 	first, last = (off+blockSize-1)/blockSize, (off+n)/blockSize
-	if off+n == d.size {
+	if off+n == d.size.Load() {
 		last = int64(len(d.states))
 	}
 	return first, max(first, last)
