@@ -5,14 +5,19 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"testing"
 )
 
 // TestModel runs random operations on an array and on plain slices of bytes,
 // kills, crashes (after a flush) and reopens it, and compares.
 func TestModel(t *testing.T) {
-	for seed := uint64(1); seed <= 6; seed++ {
-		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) { runModel(t, seed, 400) })
+	seeds, steps := uint64(4), 100
+	if os.Getenv("LSAD_TEST") == "full" {
+		seeds, steps = 8, 300
+	}
+	for seed := uint64(1); seed <= seeds; seed++ {
+		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) { runModel(t, seed, steps) })
 	}
 }
 
