@@ -37,7 +37,7 @@ var (
 	descVolumeMapped = desc("volume_mapped_bytes", "Bytes that a volume maps itself and shares with no snapshot.", "volume")
 	descVolumeConns  = desc("volume_clients", "Clients that have a volume open.", "volume")
 
-	descSegments = desc("device_segments", "Segments of a device by state; free and ready ones can be written.", "device", "slot", "state")
+	descSegments = desc("device_segments", "Segments of a device by state: unused, open, sealed with live blocks, or emptied (unused after the next checkpoint).", "device", "slot", "state")
 	descDevSize  = desc("device_size_bytes", "Size of a device.", "device", "slot")
 	descDevLive  = desc("device_live_bytes", "Bytes on a device that the map refers to.", "device", "slot")
 	descDevUp    = desc("device_in_service", "1 while a device is read and written, 0 while it is out of service.", "device", "slot")
@@ -105,14 +105,13 @@ func (m emitter) scalars(s *Status, c Counters) {
 		{"array_free_bytes", "What can still be written before the array is full.", false, float64(s.FreeBytes)},
 		{"array_healthy", "1 while the array serves reads and writes.", false, flag(s.State == "serving")},
 		{"log_records_total", "Records appended to the log.", true, float64(c.Records)},
-		{"log_last_lsn", "Log sequence number of the newest change.", false, float64(s.LSN.Last)},
+		{"log_behind_checkpoint_bytes", "Bytes of log that recovery would scan after a crash now.", false, float64(c.LogBehindBytes)},
+		{"log_committed_lsn", "Log sequence number of the newest change acknowledged.", false, float64(s.LSN.Committed)},
 		{"log_durable_lsn", "Log sequence number up to which power loss loses nothing.", false, float64(s.LSN.Durable)},
 		{"log_checkpoint_lsn", "Log sequence number from which recovery would replay.", false, float64(s.LSN.Checkpoint)},
 		{"checkpoints_total", "Checkpoints of the map.", true, float64(c.Checkpoints)},
 		{"checkpoint_seconds_total", "Time spent in checkpoints.", true, c.CheckpointSeconds},
-		{"device_syncs_total", "Times that devices were made to keep what was written.", true, float64(c.Syncs)},
-		{"device_sync_seconds_total", "Time spent in device syncs.", true, c.SyncSeconds},
-		{"device_read_bytes_total", "Bytes read from devices.", true, float64(c.ReadBytes)},
+		{"syncs_total", "Rounds of syncing devices; one answers the flushes of many clients.", true, float64(c.Syncs)},
 		{"checksum_errors_total", "Blocks that failed verification.", true, float64(c.ChecksumErrors)},
 		{"map_cache_bytes", "Memory that the map cache uses.", false, float64(c.MapCacheBytes)},
 		{"map_cache_limit_bytes", "Memory that the map cache may use.", false, float64(c.MapCacheLimitBytes)},
@@ -145,7 +144,7 @@ func (m emitter) volumes(all []Volume) {
 func (m emitter) devices(all []Device) {
 	for _, d := range all {
 		slot := strconv.Itoa(d.Slot)
-		for state, n := range map[string]int{"free": d.Free, "ready": d.Ready, "open": d.Open, "sealed": d.Sealed, "emptied": d.Emptied} {
+		for state, n := range map[string]int{"unused": d.Unused, "open": d.Open, "sealed": d.Sealed - d.Emptied, "emptied": d.Emptied} {
 			m.gauge(descSegments, float64(n), d.Name, slot, state)
 		}
 		m.gauge(descDevSize, float64(d.SizeBytes), d.Name, slot)

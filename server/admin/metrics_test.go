@@ -63,7 +63,7 @@ func TestMetrics(t *testing.T) {
 		`lsad_io_latency_seconds_bucket{operation="write",volume="vol0",le="1.6384e-05"}`: "3",
 		`lsad_io_latency_seconds_bucket{operation="write",volume="vol0",le="+Inf"}`:       "4",
 		`lsad_log_bytes_total{kind="user"}`:                                               "12345",
-		`lsad_device_segments{device="dev0",slot="0",state="free"}`:                       "4",
+		`lsad_device_segments{device="dev0",slot="0",state="unused"}`:                     "4",
 		`lsad_device_in_service{device="dev0",slot="0"}`:                                  "1",
 		`lsad_volume_size_bytes{volume="vol0"}`:                                           "8192",
 		`lsad_map_cache_hits_total`:                                                       "7",

@@ -32,39 +32,39 @@ type Listen struct {
 	HTTP  []string `json:"http"`
 }
 
-// LSNs are the marks of the log: Checkpoint <= Durable <= Committed <= Last.
+// LSNs are the marks of the log: Checkpoint <= Durable <= Committed.
 type LSNs struct {
-	Last       uint64 `json:"last"`
-	Committed  uint64 `json:"committed"`
-	Durable    uint64 `json:"durable"`
-	Checkpoint uint64 `json:"checkpoint"`
+	Committed  uint64 `json:"committed"`  // the newest change acknowledged
+	Durable    uint64 `json:"durable"`    // up to here power loss loses nothing
+	Checkpoint uint64 `json:"checkpoint"` // from here recovery replays
 }
 
-// Device is one device of the array. Segment counts by state add up to Segments.
+// Device is one device of the array. Unused, open and sealed segments add up to all.
 type Device struct {
 	Slot      int    `json:"slot"`
 	Name      string `json:"name"`
 	ID        string `json:"id"`
 	State     string `json:"state"`
+	InService bool   `json:"in_service"` // read and written; false while it is missing or read-only
 	SizeBytes int64  `json:"size_bytes"`
 	LiveBytes int64  `json:"live_bytes"`
 	Segments  int    `json:"segments"`
-	Free      int    `json:"segments_free"`
-	Ready     int    `json:"segments_ready"`
+	Unused    int    `json:"segments_unused"`
 	Open      int    `json:"segments_open"`
 	Sealed    int    `json:"segments_sealed"`
-	Emptied   int    `json:"segments_emptied"`
-	InService bool   `json:"in_service"` // read and written; false while it is missing or read-only
+	Emptied   int    `json:"segments_emptied"` // of the sealed: nothing live, unused after the next checkpoint
 }
 
 // Recovery is what opening the array found and did.
 type Recovery struct {
-	Clean   bool           `json:"clean"` // the array had been closed in order
-	Seconds float64        `json:"seconds"`
-	Records uint64         `json:"records"` // replayed
-	Bytes   int64          `json:"bytes"`   // of log scanned
-	CutLSN  uint64         `json:"cut_lsn"`
-	Steps   []RecoveryStep `json:"steps"`
+	Clean     bool           `json:"clean"` // the array had been closed in order
+	Seconds   float64        `json:"seconds"`
+	Records   int            `json:"records"`       // replayed
+	Discarded int            `json:"discarded"`     // records behind the cut, which nobody had flushed
+	Damaged   int            `json:"damaged"`       // durable records whose data is damaged
+	Bytes     int64          `json:"bytes_scanned"` // of log
+	CutLSN    uint64         `json:"cut_lsn"`       // the last that counts
+	Steps     []RecoveryStep `json:"steps"`
 }
 
 // RecoveryStep is one named step of a recovery.
@@ -189,9 +189,8 @@ type Counters struct {
 	Checkpoints       uint64
 	CheckpointSeconds float64
 	Syncs             uint64
-	SyncSeconds       float64
-	ReadBytes         uint64 // read from devices
 	ChecksumErrors    uint64
+	LogBehindBytes    int64 // of log that recovery would scan now
 
 	MapCacheBytes      int64 // in use now
 	MapCacheLimitBytes int64

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"lsad/lsa"
+	"lsad/lsa/format"
+)
+
+// openArray opens the array, after creating it if there is none.
+func (s *server) openArray(ctx context.Context) error {
+	if s.members != nil && s.members.Creating {
+		s.log.Warn("a creation of this array was cut short; beginning again", "dir", s.dir.path)
+		if err := s.dir.clearCutShort(s.members); err != nil {
+			return err
+		}
+	}
+	if s.plan.create {
+		if err := s.createArray(ctx); err != nil {
+			return err
+		}
+	} else if err := s.openOld(); err != nil {
+		return err
+	}
+	tuneMemory(int64(s.cfg.MapCache))
+	s.collector = newCollector(s)
+	array, err := lsa.Open(ctx, lsa.Options{
+		Devices: s.devices, FS: fileSystem, Meta: s.dir.file(metaDir),
+		MapCache: int64(s.cfg.MapCache), Degraded: s.cfg.Degraded, Logger: s.log,
+		BootID: bootID(), Events: s.collector,
+	})
+	if err != nil {
+		return fmt.Errorf("open the array: %w%s", err, openAdvice(err))
+	}
+	s.array = array
+	s.ends.add(array.Close)
+	if err := s.remember(); err != nil {
+		return err
+	}
+	return s.collector.start()
+}
+
+func openAdvice(err error) string {
+	switch {
+	case errors.Is(err, lsa.ErrForeignDevice), errors.Is(err, lsa.ErrNotArray):
+		return "; see with lsad dump which devices belong together, and name them with --device"
+	case errors.Is(err, lsa.ErrMissingDevice):
+		return "; name it with --device; if it is lost, --degraded opens the array read-only without it"
+	case errors.Is(err, lsa.ErrGap), errors.Is(err, lsa.ErrDamaged):
+		return "; lsad check says what is damaged"
+	}
+	return ""
+}
+
+// openOld opens the devices of an array that is there.
+func (s *server) openOld() (err error) {
+	if s.devices, err = openDevices(s.plan.devices, false, s.cfg.Degraded); err != nil {
+		return err
+	}
+	s.ends.add(s.devices.close)
+	return nil
+}
+
+// createArray makes the device files and the array. If that is cut short by a crash, the next start finds the
+// members marked and begins again; if it fails, what was made is removed.
+func (s *server) createArray(ctx context.Context) error {
+	if err := checkNewDevices(s.plan.devices, s.cfg.SegmentSize); err != nil {
+		return err
+	}
+	m := &members{Devices: s.plan.paths(), Creating: true}
+	for _, d := range s.plan.devices {
+		if _, err := os.Stat(d.Path); d.Size != 0 && err != nil {
+			m.Made = append(m.Made, d.Path)
+		}
+	}
+	if err := s.dir.writeMembers(m); err != nil {
+		return err
+	}
+	s.made.add(s.dir.removeMembers)
+	if err := makeDevices(s.plan.devices, &s.made); err != nil {
+		return err
+	}
+	specs := slices.Clone(s.plan.devices)
+	for i := range specs {
+		specs[i].Size = 0 // they are there now
+	}
+	set, err := openDevices(specs, false, false)
+	if err != nil {
+		return err
+	}
+	s.devices = set
+	s.ends.add(set.close)
+	s.made.add(func() error { return os.RemoveAll(s.dir.file(metaDir)) })
+	err = lsa.Create(ctx, lsa.CreateOptions{
+		Devices: set, FS: fileSystem, Meta: s.dir.file(metaDir), SegmentSize: int64(s.cfg.SegmentSize), Logger: s.log,
+	})
+	if err != nil {
+		return fmt.Errorf("create the array: %w", err)
+	}
+	s.log.Info("created an array", "dir", s.dir.path, "devices", m.Devices, "segment_size", s.cfg.SegmentSize.String())
+	return nil
+}
+
+// remember writes which devices the array has, if that is news. From here on a failed start removes nothing.
+func (s *server) remember() error {
+	m := &members{Devices: s.plan.paths()}
+	if s.members != nil {
+		m.GC = s.members.GC
+		if s.cfg.Degraded {
+			m.Devices = s.members.Devices // the missing one may come back
+		}
+	}
+	old := s.members
+	s.members = m
+	if old == nil || old.Creating || !slices.Equal(s.dir.relative(old.Devices), s.dir.relative(m.Devices)) {
+		if err := s.dir.writeMembers(m); err != nil {
+			return err
+		}
+	}
+	s.made.forget()
+	return nil
+}
+
+// createVolumes makes the volumes that are asked for and missing.
+func (s *server) createVolumes(ctx context.Context) error {
+	if !s.plan.create && len(s.cfg.Volume) == 0 {
+		return nil
+	}
+	for _, v := range s.plan.volumes {
+		have, err := s.array.Volume(v.Name)
+		switch {
+		case errors.Is(err, lsa.ErrNotFound):
+			if err := s.array.CreateVolume(ctx, v.Name, int64(v.Size)); err != nil {
+				return err
+			}
+			s.log.Info("created a volume", "volume", v.Name, "size", v.Size.String())
+		case err != nil:
+			return err
+		case have.Size != int64(v.Size):
+			s.log.Warn("a volume has another size than asked for; lsad volume resize changes it",
+				"volume", v.Name, "size", have.Size, "asked", int64(v.Size))
+		}
+	}
+	return nil
+}
+
+// bootID names the time since the host was last started, zero if the kernel does not tell.
+func bootID() format.UUID {
+	var id format.UUID
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return id
+	}
+	raw, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(string(text)), "-", ""))
+	if err == nil {
+		copy(id[:], raw)
+	}
+	return id
+}

@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"time"
+
+	"lsad/lsa"
+	"lsad/lsa/format"
+	"lsad/server/admin"
+)
+
+// backend is the array, and the server around it, as the administration sees them.
+type backend struct {
+	server *server
+	stats  *admin.IO
+}
+
+var codes = []struct {
+	err  error
+	code admin.Code
+}{
+	{lsa.ErrNotFound, admin.CodeNotFound},
+	{lsa.ErrExists, admin.CodeExists},
+	{lsa.ErrInUse, admin.CodeInUse},
+	{lsa.ErrNoSpace, admin.CodeNoSpace},
+	{lsa.ErrReadOnly, admin.CodeReadOnly},
+	{lsa.ErrInvalid, admin.CodeInvalid},
+	{lsa.ErrDamaged, admin.CodeDamaged},
+	{lsa.ErrGap, admin.CodeDamaged},
+	{lsa.ErrFailed, admin.CodeFailed},
+	{lsa.ErrClosed, admin.CodeClosed},
+}
+
+// coded gives an error of the array the code that it has in the API.
+func coded(err error) error {
+	for _, c := range codes {
+		if errors.Is(err, c.err) {
+			return admin.Wrap(c.code, err)
+		}
+	}
+	return err
+}
+
+// Status implements admin.Array.
+func (b *backend) Status() admin.Status {
+	s := b.server
+	st := s.array.Status()
+	out := admin.Status{
+		Version: version(), PID: os.Getpid(), Started: s.started, UptimeSeconds: time.Since(s.started).Seconds(),
+		Dir:   s.dir.path,
+		State: "serving", SizeBytes: st.Capacity, UsedBytes: st.Used, FreeBytes: st.Free,
+		Connections: len(s.nbd.Connections()),
+		LSN:         admin.LSNs{Committed: st.Committed, Durable: st.Durable, Checkpoint: st.Checkpoint},
+		Devices:     devicesOf(st.Devices),
+		Recovery:    recoveryOf(s.array.Recovery()),
+		Listen:      admin.Listen{NBD: listening(s.nbdOn), Admin: listening(s.adminOn), HTTP: listening(s.httpOn)},
+	}
+	if err := healthOf(&st); err != nil {
+		out.State, out.Problem = "degraded", err.Error()
+		if st.Failure != "" {
+			out.State = "failed"
+		}
+	}
+	volumes := s.array.Volumes()
+	out.Volumes = len(volumes)
+	for _, v := range volumes {
+		out.Snapshots += len(v.Snapshots)
+	}
+	return out
+}
+
+// Health implements admin.Array.
+func (b *backend) Health() error {
+	st := b.server.array.Status()
+	return healthOf(&st)
+}
+
+// healthOf says what keeps the array from serving as it should.
+func healthOf(st *lsa.Status) error {
+	if st.Failure != "" {
+		return errors.New(st.Failure)
+	}
+	for _, d := range st.Devices {
+		if d.State != format.DeviceInService.String() {
+			return errors.New("device " + deviceName(&d) + " is " + d.State)
+		}
+	}
+	if st.ReadOnly {
+		return errors.New("the array is read-only")
+	}
+	return nil
+}
+
+func deviceName(d *lsa.DeviceInfo) string {
+	if d.Name != "" {
+		return d.Name
+	}
+	return d.ID
+}
+
+func listening(all []net.Listener) []string {
+	list := []string{}
+	for _, l := range all {
+		list = append(list, addrOf(l).String())
+	}
+	return list
+}
+
+func devicesOf(all []lsa.DeviceInfo) []admin.Device {
+	var out []admin.Device
+	for _, d := range all {
+		out = append(out, admin.Device{
+			Slot: d.Slot, Name: deviceName(&d), ID: d.ID, State: d.State, InService: d.State == format.DeviceInService.String(),
+			SizeBytes: d.Size, LiveBytes: d.LiveBytes,
+			Segments: d.Segments, Unused: d.Unused, Open: d.Open, Sealed: d.Sealed, Emptied: d.Emptied,
+		})
+	}
+	return out
+}
+
+func recoveryOf(r lsa.RecoveryReport) admin.Recovery {
+	out := admin.Recovery{
+		Clean: r.Clean, Seconds: r.Took.Seconds(), Records: r.Records, Discarded: r.Discarded, Damaged: r.Damaged,
+		Bytes: r.Bytes, CutLSN: r.CutLSN, Steps: []admin.RecoveryStep{},
+	}
+	for _, s := range r.Steps {
+		out.Steps = append(out.Steps, admin.RecoveryStep{Name: s.Name, Detail: s.Detail, Seconds: s.Took.Seconds()})
+	}
+	return out
+}
+
+// Counters implements admin.Array.
+func (b *backend) Counters() admin.Counters {
+	m, n := b.server.array.Metrics(), b.server.nbd.Stats()
+	return admin.Counters{
+		UserBytes: uint64(m.UserBytes), CollectedBytes: uint64(m.MovedBytes), OverheadBytes: uint64(m.OverheadBytes), Records: uint64(m.Appends),
+		Checkpoints: uint64(m.Checkpoints), CheckpointSeconds: m.CheckpointFor.Seconds(), Syncs: uint64(m.Syncs),
+		ChecksumErrors: uint64(m.DamagedReads), LogBehindBytes: m.LogBytes,
+		MapCacheBytes: m.MapCache.Bytes, MapCacheLimitBytes: m.MapCache.Budget,
+		MapCacheHits: uint64(m.MapCache.Hits), MapCacheMisses: uint64(m.MapCache.Misses),
+		NBDAccepted: n.Accepted, NBDRefused: n.Refused, NBDBadHandshakes: n.BadHandshakes, NBDStalled: n.Stalled, NBDBufferBytes: n.BufferBytes,
+	}
+}
+
+// Devices implements admin.Array.
+func (b *backend) Devices() []admin.Device { return devicesOf(b.server.array.Devices()) }
+
+// Connections implements admin.Array.
+func (b *backend) Connections() []admin.Connection {
+	var out []admin.Connection
+	for _, c := range b.server.nbd.Connections() {
+		out = append(out, admin.Connection{
+			ID: c.ID, Client: c.Client.Addr, Certificate: c.Client.Name, TLS: c.Client.TLS, Export: c.Export, ReadOnly: c.ReadOnly,
+			Since: c.Since, InFlight: c.InFlight, BytesReceived: c.BytesIn, BytesSent: c.BytesOut,
+		})
+	}
+	return out
+}
+
+// Volumes implements admin.Array.
+func (b *backend) Volumes() []admin.Volume {
+	var out []admin.Volume
+	for _, v := range b.server.array.Volumes() {
+		out = append(out, volumeOf(v))
+	}
+	return out
+}
+
+// Volume implements admin.Array.
+func (b *backend) Volume(name string) (admin.Volume, error) {
+	v, err := b.server.array.Volume(name)
+	return volumeOf(v), coded(err)
+}
+
+func volumeOf(v lsa.VolumeInfo) admin.Volume {
+	out := admin.Volume{
+		Name: v.Name, ID: v.ID, SizeBytes: v.Size, MappedBytes: v.Mapped, Created: v.Created, Origin: v.Origin,
+		Snapshots: []admin.Snapshot{}, Clients: append([]string{}, v.Clients...),
+	}
+	for _, s := range v.Snapshots {
+		out.Snapshots = append(out.Snapshots, admin.Snapshot{Name: s.Name, SizeBytes: s.Size, OwnBytes: s.Own, Created: s.Created})
+	}
+	return out
+}
+
+// CreateVolume implements admin.Array.
+func (b *backend) CreateVolume(ctx context.Context, name string, size int64) error {
+	return b.did("created volume "+name, b.server.array.CreateVolume(ctx, name, size))
+}
+
+// ResizeVolume implements admin.Array.
+func (b *backend) ResizeVolume(ctx context.Context, name string, size int64, force bool) error {
+	return b.did("resized volume "+name, b.server.array.ResizeVolume(ctx, name, size, force))
+}
+
+// RenameVolume implements admin.Array.
+func (b *backend) RenameVolume(ctx context.Context, from, to string) error {
+	err := b.server.array.RenameVolume(ctx, from, to)
+	if err == nil {
+		b.stats.Rename(from, to)
+	}
+	return b.did("renamed volume "+from+" to "+to, err)
+}
+
+// DeleteVolume implements admin.Array.
+func (b *backend) DeleteVolume(ctx context.Context, name string) error {
+	err := b.server.array.DeleteVolume(ctx, name)
+	if err == nil {
+		b.stats.Forget(name)
+	}
+	return b.did("deleted "+name, err)
+}
+
+// Snapshot implements admin.Array.
+func (b *backend) Snapshot(ctx context.Context, volume, snapshot string) error {
+	return b.did("took snapshot "+volume+"@"+snapshot, b.server.array.Snapshot(ctx, volume, snapshot))
+}
+
+// Clone implements admin.Array.
+func (b *backend) Clone(ctx context.Context, volume, snapshot, name string) error {
+	return b.did("created volume "+name+" from "+volume+"@"+snapshot, b.server.array.Clone(ctx, volume, snapshot, name))
+}
+
+// Revert implements admin.Array.
+func (b *backend) Revert(ctx context.Context, volume, snapshot string) error {
+	return b.did("reverted "+volume+" to snapshot "+snapshot, b.server.array.Revert(ctx, volume, snapshot))
+}
+
+// did logs a change that was made, and codes the error of one that was not.
+func (b *backend) did(what string, err error) error {
+	if err == nil {
+		b.server.log.Info(what)
+	}
+	return coded(err)
+}

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lsad/gc"
+	"lsad/lsa"
+	"lsad/lsa/format"
+	"lsad/server/admin"
+)
+
+// collector connects the garbage collection to the array: it is what gc calls a target for each device, what the array
+// calls its events, and what the administration calls a collector.
+//
+// Locks: mu guards changes of the settings and is taken before every other; events take none.
+type collector struct {
+	server  *server
+	log     *slog.Logger
+	devices atomic.Pointer[[]*gc.Device] // by slot; nil where absent; none before start
+	release chan struct{}
+
+	mu sync.Mutex
+	gc *gc.Collector
+	wg sync.WaitGroup
+}
+
+func newCollector(s *server) *collector {
+	return &collector{server: s, log: s.log, release: make(chan struct{}, 1)}
+}
+
+// start begins to collect, if the array can be written.
+func (c *collector) start() error {
+	var err error
+	now := time.Now()
+	if c.gc, err = gc.New(c.server.members.GC, now); err != nil {
+		return fmt.Errorf("garbage collection: %w", err)
+	}
+	array := c.server.array
+	st := array.Status()
+	devices := make([]*gc.Device, len(st.Devices))
+	for i, d := range st.Devices {
+		if d.State != format.DeviceInService.String() || st.ReadOnly {
+			continue
+		}
+		t := &gcTarget{array: array, slot: i, name: c.server.dir.relative([]string{d.Name})[0], release: c.release}
+		if devices[i], err = c.gc.Add(t, now); err != nil {
+			return fmt.Errorf("garbage collection: %w", err)
+		}
+	}
+	c.devices.Store(&devices)
+	ctx, cancel := context.WithCancel(context.Background())
+	c.gc.Start(ctx)
+	c.wg.Add(1)
+	go func() {
+		defer c.wg.Done()
+		c.releaseLoop(ctx)
+	}()
+	c.server.ends.add(func() error {
+		cancel()
+		c.gc.Wait()
+		c.wg.Wait()
+		return nil
+	})
+	return nil
+}
+
+// releaseLoop makes checkpoints when a device wants its emptied segments.
+func (c *collector) releaseLoop(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.release:
+			if err := c.server.array.Checkpoint(ctx); err != nil && ctx.Err() == nil {
+				c.log.Warn("a checkpoint for the garbage collection failed", "error", err)
+			}
+			c.SpaceWanted() // the counts have changed
+		}
+	}
+}
+
+// SegmentUsed implements lsa.Events.
+func (c *collector) SegmentUsed(slot, _ int) {
+	if all := c.devices.Load(); all != nil && slot < len(*all) && (*all)[slot] != nil {
+		(*all)[slot].Changed()
+	}
+}
+
+// SpaceWanted implements lsa.Events.
+func (c *collector) SpaceWanted() {
+	if all := c.devices.Load(); all != nil {
+		for _, d := range *all {
+			if d != nil {
+				d.Changed()
+			}
+		}
+	}
+}
+
+// gcTarget is one device as its collector sees it.
+type gcTarget struct {
+	array   *lsa.Array
+	slot    int
+	name    string
+	release chan<- struct{}
+}
+
+// Name implements gc.Target: the path in the data directory, so that settings stay with the device if that moves.
+func (t *gcTarget) Name() string { return t.name }
+
+// Count implements gc.Target.
+func (t *gcTarget) Count() gc.Counts {
+	d := t.array.Devices()[t.slot]
+	return gc.Counts{Unused: d.Unused, Pending: d.Emptied, Total: d.Segments}
+}
+
+// Now implements gc.Target.
+func (t *gcTarget) Now() uint64 { return t.array.Status().Committed }
+
+// Candidates implements gc.Target.
+func (t *gcTarget) Candidates(fn func(gc.SegmentInfo) bool) {
+	t.array.Segments(t.slot, func(s lsa.SegmentInfo) bool {
+		if s.State != "sealed" || s.Live == 0 || s.Damaged {
+			return true
+		}
+		return fn(gc.SegmentInfo{
+			ID: gc.SegmentID(s.Segment), Live: s.Live, Capacity: s.Capacity,
+			Opened: s.MaxLSN, Sealed: s.MaxLSN, Class: s.Class,
+		})
+	})
+}
+
+// Collect implements gc.Target. The array calls before each part, so that the time between two calls is the
+// work on the part before.
+func (t *gcTarget) Collect(ctx context.Context, seg gc.SegmentID, pace gc.Pacer) (int, error) {
+	began := time.Now()
+	first := true
+	return t.array.Collect(ctx, t.slot, uint32(seg), func(int) error {
+		if first {
+			first = false
+			return nil
+		}
+		err := pace.Pace(ctx, time.Since(began))
+		began = time.Now()
+		return err
+	})
+}
+
+// Release implements gc.Target.
+func (t *gcTarget) Release() {
+	select {
+	case t.release <- struct{}{}:
+	default:
+	}
+}
+
+// GCStatus implements admin.Collector.
+func (c *collector) GCStatus() []admin.GCDevice {
+	var out []admin.GCDevice
+	for _, s := range c.gc.Status(time.Now()) {
+		d := admin.GCDevice{
+			Device: s.Device, Mode: string(s.Mode), Policy: s.Policy, State: s.State.String(),
+			Unused: s.Unused, Pending: s.Pending, Total: s.Total,
+			Low: s.Limits.Low, High: s.Limits.High, AltLow: s.Limits.AltLow, AltHigh: s.Limits.AltHigh,
+			PeriodSeconds: s.Period.Seconds(), Phase: s.Phase, TimeLeftSeconds: s.TimeLeft.Seconds(),
+			Share: s.Share, FillPerSecond: s.Fill, LastError: s.LastError, Recent: []admin.GCRun{},
+			Totals: admin.GCTotals{
+				Early: s.Totals.Early, Forced: s.Totals.Forced, Manual: s.Totals.Manual, Segments: s.Totals.Segments,
+				MovedBytes: int64(s.Totals.Moved) * format.BlockSize, Errors: s.Totals.Errors, Seconds: s.Totals.Time.Seconds(),
+			},
+		}
+		for _, r := range s.Recent {
+			d.Recent = append(d.Recent, admin.GCRun{
+				Reason: r.Reason.String(), Began: r.Began, Seconds: r.Took.Seconds(), Segments: r.Segments, MovedBytes: int64(r.Moved) * format.BlockSize,
+			})
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+// find is the device that a user calls so: by its name, the last part of it, or its slot.
+func (c *collector) find(name string) (*gc.Device, error) {
+	all := *c.devices.Load()
+	if slot, err := strconv.Atoi(name); err == nil && slot >= 0 && slot < len(all) && all[slot] != nil {
+		return all[slot], nil
+	}
+	for _, d := range all {
+		if d != nil && (d.Name() == name || filepath.Base(d.Name()) == filepath.Base(name)) {
+			return d, nil
+		}
+	}
+	return nil, admin.Errorf(admin.CodeNotFound, "device %q: the array has no such device in service; lsad device list shows them", name)
+}
+
+// GCRun implements admin.Collector.
+func (c *collector) GCRun(device string) error {
+	if device != "" {
+		d, err := c.find(device)
+		if err != nil {
+			return err
+		}
+		d.Request()
+		return nil
+	}
+	for _, d := range *c.devices.Load() {
+		if d != nil {
+			d.Request()
+		}
+	}
+	return nil
+}

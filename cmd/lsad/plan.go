@@ -1,0 +1,75 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"lsad/internal/config"
+	"lsad/lsa"
+)
+
+// plan is which array a start opens or creates.
+type plan struct {
+	create  bool
+	devices []config.DeviceSpec
+	volumes []config.VolumeSpec // to be created if missing
+}
+
+// planArray decides from the settings and from what the data directory remembers (nil: nothing).
+func planArray(c *config.Config, m *members) (plan, error) {
+	devices, err := c.Devices()
+	if err != nil {
+		return plan{}, err
+	}
+	p := plan{create: m == nil || m.Creating, devices: devices}
+	if p.volumes, err = c.Volumes(); err != nil {
+		return p, err
+	}
+	for _, v := range p.volumes {
+		if int64(v.Size) > lsa.MaxVolumeSize {
+			return p, config.Usagef("volume %v: the largest volume has %v", v, config.Size(lsa.MaxVolumeSize))
+		}
+	}
+	if p.create {
+		if len(devices) == 0 {
+			p.devices = defaultDevices(c)
+		}
+		if len(p.volumes) == 0 {
+			p.volumes = []config.VolumeSpec{{Name: defaultVolume, Size: 10 * config.GiB}}
+		}
+		return p, nil
+	}
+	if len(devices) == 0 {
+		for _, path := range m.Devices {
+			p.devices = append(p.devices, config.DeviceSpec{Path: path})
+		}
+	}
+	return p, nil
+}
+
+// defaultVolume is made in a new array for which no volume is named.
+const defaultVolume = "vol0"
+
+// paths are the paths of the devices.
+func (p *plan) paths() []string {
+	var all []string
+	for _, d := range p.devices {
+		all = append(all, d.Path)
+	}
+	return all
+}
+
+// clearCutShort removes what a creation made that was cut short. Only files that it made itself are touched.
+func (d *dataDir) clearCutShort(m *members) error {
+	for _, path := range m.Made {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("clear up a creation that was cut short: %w", err)
+		}
+	}
+	if err := os.RemoveAll(d.file(metaDir)); err != nil {
+		return fmt.Errorf("clear up a creation that was cut short: %w", err)
+	}
+	return d.removeMembers()
+}
