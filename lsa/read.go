@@ -38,8 +38,10 @@ func (h *Handle) TryReadAt(p []byte, off int64) (done bool, err error) {
 	if err := h.check("read", off, int64(len(p)), false); err != nil {
 		return true, err
 	}
-	err = h.read(p, off, true)
-	return err != errWouldBlock, err
+	if err = h.read(p, off, true); err == errWouldBlock {
+		return false, nil
+	}
+	return true, err
 }
 
 // readBlocks reads whole blocks.
