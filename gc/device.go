@@ -40,13 +40,16 @@ type Device struct {
 	totals    Totals
 	recent    []Run // newest last
 	lastError string
+	level     int // available when the last collection ended, or the timer fired
 	// workPerSegment is the measured device time, in ns, to gain one segment.
 	workPerSegment float64
+	workPerBlock   float64 // and to relocate one block
 }
 
 // run is the collection going on.
 type run struct {
 	began    time.Time
+	turn     time.Time // when the turn began that made it early
 	worked   time.Duration
 	segments int
 	moved    int
@@ -119,7 +122,9 @@ func (d *Device) step(now time.Time) Action {
 	if d.asked && why == None {
 		why = Manual
 	}
-	d.fire(now)
+	if d.fire(now) {
+		d.level = available
+	}
 	act := Action{Release: c.Unused <= d.limits.Low && c.Pending > 0}
 	if d.busy {
 		act.Until = d.nextTurn(now)
@@ -128,19 +133,21 @@ func (d *Device) step(now time.Time) Action {
 	if d.reason == None && why != None && !now.Before(d.retry) {
 		d.begin(why, now)
 	} else if d.reason == Forced && why == Early {
-		d.reason = Early // its turn has come meanwhile: go on to the alternative mark
+		d.reason, d.run.turn = Early, now // its turn has come meanwhile: go on to the alternative mark
 	}
 	if d.reason != None {
 		victim, ok := d.choose(available)
-		if ok {
+		over := ok && d.turnOver(available, victim, now)
+		if ok && !over {
 			d.busy, d.victim = true, victim
 			act.Collect, act.Victim = true, victim
 			return act
 		}
-		if !Ended(d.reason, available, d.limits) {
+		if !over && !Ended(d.reason, available, d.limits) {
 			d.retry = now.Add(retryAfter)
 		}
 		d.end(now)
+		d.level = available
 		act.Release = act.Release || c.Pending > 0
 	}
 	act.Until = d.nextTurn(now)
@@ -159,10 +166,12 @@ func (d *Device) timeThreshold() time.Duration {
 }
 
 // fire re-arms a timer that matched, whether or not it collects. d.mu is held.
-func (d *Device) fire(now time.Time) {
-	if d.mode == Timed && !now.Before(d.sched.when(d.due)) {
-		d.arm(now)
+func (d *Device) fire(now time.Time) bool {
+	if d.mode != Timed || now.Before(d.sched.when(d.due)) {
+		return false
 	}
+	d.arm(now)
+	return true
 }
 
 // arm sets the timer for the next turn. d.mu is held.
@@ -180,9 +189,25 @@ func (d *Device) nextTurn(now time.Time) time.Time {
 
 func (d *Device) begin(why Reason, now time.Time) {
 	d.reason, d.asked = why, false
-	d.run = run{began: now}
+	d.run = run{began: now, turn: now}
 	d.owed = 0
 	d.collecting.Store(true)
+}
+
+// lasting is how many times the fill of a period must be there for a turn to end before its work is done.
+const lasting = 1.25
+
+// turnOver says whether an early collection leaves the rest of its work to its next turn, because the victim
+// would not be done before the next device's turn begins. What a turn has to do varies, and would otherwise run
+// into the next one. It goes on where what is there would not last until its next turn. d.mu is held.
+func (d *Device) turnOver(available int, victim SegmentInfo, now time.Time) bool {
+	if d.reason != Early || d.run.segments == 0 || !d.fill.known() {
+		return false
+	}
+	takes := d.workPerBlock * float64(victim.Live) / d.share
+	end := d.run.turn.Add(time.Duration(d.slot * float64(d.sched.period)))
+	needed := lasting * d.fill.slow.rate() * d.sched.period.Seconds()
+	return now.Add(time.Duration(takes)).After(end) && float64(available-d.limits.Low) > needed
 }
 
 // choose picks the next victim, or reports that this collection is over. d.mu is held.
@@ -246,6 +271,13 @@ func (d *Device) end(now time.Time) {
 		}
 		d.workPerSegment += (per - d.workPerSegment) / 4
 	}
+	if d.run.moved > 0 {
+		per := float64(d.run.worked) / float64(d.run.moved)
+		if d.workPerBlock == 0 {
+			d.workPerBlock = per
+		}
+		d.workPerBlock += (per - d.workPerBlock) / 4
+	}
 	took := now.Sub(d.run.began)
 	if d.run.segments > 0 {
 		d.totals.count(d.reason)
@@ -271,15 +303,30 @@ func (d *Device) wish(now time.Time) time.Duration {
 	if r := d.fill.slow.rate(); r > 0 {
 		want = fillShare * float64(d.limits.AltHigh-d.limits.Low) / r * float64(time.Second)
 	}
-	// A burst that would reach the default low threshold before this device's turn brings all turns nearer.
-	if r := d.fill.fast.rate(); r > 0 && d.reason == None {
-		room := float64(max(0, c.Unused+c.Pending-d.limits.Low-1)) / r * float64(time.Second)
-		left := float64(d.sched.when(d.due).Sub(now))
-		if left > room {
-			want = min(want, float64(d.sched.period)*max(0.5, room/left))
+	if d.reason == None {
+		if share := d.hurry(c.Unused+c.Pending, now); share < 1 {
+			want = min(want, float64(d.sched.period)*share)
+			d.fill.burst(d.sched.period)
 		}
 	}
 	return time.Duration(min(want, float64(maxPeriod)))
+}
+
+// hurry notices a burst: a device that has used a third of its band more since its last collection than it should
+// have by now, and that would reach its default low threshold before its turn. It gives the share of the period
+// that would bring the turn in time, at least a half, or 1. d.mu is held.
+func (d *Device) hurry(available int, now time.Time) float64 {
+	band := float64(d.limits.AltHigh - d.limits.Low)
+	left := float64(d.sched.when(d.due).Sub(now)) / float64(d.sched.period)
+	if used := float64(d.level - available); used-band*fillShare*(1-left) < band/3 {
+		return 1
+	}
+	room := float64(max(0, available-d.limits.Low))
+	need := d.fill.fast.rate() * left * d.sched.period.Seconds()
+	if need <= room {
+		return 1
+	}
+	return max(0.5, room/need)
 }
 
 // follow takes over a changed period. The turn that is due stays due.

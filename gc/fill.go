@@ -18,6 +18,13 @@ type fill struct {
 	fast    average
 }
 
+// The time constants of the averages, in periods. A period sees a handful of segments filled, so the slow one
+// needs many periods to be steady: a period that wavers makes turns of unequal length.
+const (
+	slowPeriods = 16
+	fastPeriods = 0.5
+)
+
 // average is a rate whose past fades with the time constant tau.
 type average struct{ sum, secs float64 }
 
@@ -46,13 +53,18 @@ func (f *fill) observe(now time.Time, available int, period time.Duration) {
 	}
 	level := f.gained - float64(available) - f.offset
 	t := period.Seconds()
-	f.slow.add(level-f.level, dt, 4*t)
-	f.fast.add(level-f.level, dt, t/4)
+	f.slow.add(level-f.level, dt, slowPeriods*t)
+	f.fast.add(level-f.level, dt, fastPeriods*t)
 	f.level, f.last = level, now
 }
 
 // gain tells it of a collected segment whose live blocks, a share of the whole, went elsewhere.
 func (f *fill) gain(segments float64) { f.gained += segments }
+
+// burst makes the slow average believe the fast one, with the weight of one period.
+func (f *fill) burst(period time.Duration) {
+	f.slow = average{sum: f.fast.rate() * period.Seconds(), secs: period.Seconds()}
+}
 
 // known reports that enough was filled to speak of a rate.
 func (f *fill) known() bool { return f.level >= 2 || f.slow.sum >= 2 }

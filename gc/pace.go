@@ -40,7 +40,7 @@ func (d *Device) Pause(now time.Time, worked time.Duration) time.Duration {
 	var workLeft, timeLeft time.Duration
 	if d.reason == Early {
 		workLeft = time.Duration(d.workPerSegment * float64(max(0, d.limits.AltHigh-available)))
-		timeLeft = time.Duration(slotShare*d.slot*float64(d.sched.period)) - now.Sub(d.run.began)
+		timeLeft = time.Duration(slotShare*d.slot*float64(d.sched.period)) - now.Sub(d.run.turn)
 	}
 	d.share = paceShare(available, d.limits, workLeft, timeLeft)
 	d.owed += time.Duration(float64(worked) * (1/d.share - 1))

@@ -38,7 +38,7 @@ func after(turn, offset float64) float64 {
 // Bounds of a period that follows the fill rate.
 const (
 	firstPeriod = 10 * time.Second // before anything was measured
-	minPeriod   = 20 * time.Millisecond
+	minPeriod   = 5 * time.Millisecond
 	maxPeriod   = 10 * time.Minute
 )
 
