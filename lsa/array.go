@@ -22,7 +22,8 @@ type Array struct {
 	catalog  *catalog
 	super    superState
 	readers  readers
-	readOnly bool // opened degraded
+	readOnly bool // nothing is written: degraded, or only inspected
+	degraded bool // a device is missing
 	limit    int64
 	recovery RecoveryReport
 

@@ -15,10 +15,7 @@ import (
 // Open opens an array, after recovering what a crash left. It does not take
 // the devices over: the caller closes them after Close.
 func Open(ctx context.Context, o Options) (*Array, error) {
-	o.fill()
-	a := &Array{opts: o, log: o.Logger, catalog: newCatalog(), layerSizes: map[uint64]*layerCount{}, work: newBackground()}
-	a.append.space = sync.NewCond(&a.append.mu)
-	a.flush.done.L = &a.flush.mu
+	a := newArray(o)
 	if err := a.recover(ctx); err != nil {
 		if a.db != nil {
 			err = errors.Join(err, a.db.Close())
@@ -27,6 +24,32 @@ func Open(ctx context.Context, o Options) (*Array, error) {
 	}
 	a.start()
 	return a, nil
+}
+
+func newArray(o Options) *Array {
+	o.fill()
+	a := &Array{opts: o, log: o.Logger, catalog: newCatalog(), layerSizes: map[uint64]*layerCount{}, work: newBackground()}
+	a.append.space = sync.NewCond(&a.append.mu)
+	a.flush.done.L = &a.flush.mu
+	return a
+}
+
+// inspect recovers an array in memory and writes nothing, neither to the
+// devices nor to the metadata store. On failure it returns what it got to
+// know until then; dismiss must follow in any case.
+func inspect(ctx context.Context, o Options) (*Array, error) {
+	a := newArray(o)
+	a.readOnly = true
+	return a, a.runSteps(ctx, a.readSteps(ctx))
+}
+
+// dismiss ends an inspection.
+func (a *Array) dismiss() error {
+	a.stop()
+	if a.db == nil {
+		return nil
+	}
+	return a.db.Close()
 }
 
 // Close flushes, makes a checkpoint and marks the array as closed in order.
@@ -120,7 +143,7 @@ func (a *Array) checkMissing() (string, error) {
 		if !a.opts.Degraded {
 			return "", fmt.Errorf("%w: the one of slot %d, identity %v; give it, or open degraded (read-only)", ErrMissingDevice, slot, row.ID)
 		}
-		a.readOnly = true
+		a.readOnly, a.degraded = true, true
 	}
 	return fmt.Sprintf("%d of %d devices, epoch %d", present, len(a.super.rows), a.super.epoch), nil
 }

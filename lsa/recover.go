@@ -10,15 +10,22 @@ import (
 	"lsad/lsa/format"
 )
 
+// step is one part of recovery; it says what it found.
+type step struct {
+	name string
+	run  func() (string, error)
+}
+
 // recover brings the array to the state of its last acknowledged change that
 // survived, in named steps.
 func (a *Array) recover(ctx context.Context) error {
-	begin := time.Now()
+	return a.runSteps(ctx, append(a.readSteps(ctx), step{"make it durable and begin a new epoch", a.settle}))
+}
+
+// readSteps are those that find the state, in memory, and write nothing.
+func (a *Array) readSteps(ctx context.Context) []step {
 	var found *scanned
-	steps := []struct {
-		name string
-		run  func() (string, error)
-	}{
+	return []step{
 		{"read superblocks", a.adopt},
 		{"open metadata store", a.openStore},
 		{"scan the log behind the checkpoint", func() (detail string, err error) {
@@ -27,8 +34,11 @@ func (a *Array) recover(ctx context.Context) error {
 		}},
 		{"order the records and cut at the first gap", func() (string, error) { return a.orderAndCut(found) }},
 		{"replay", func() (string, error) { return a.replay(found) }},
-		{"make it durable and begin a new epoch", a.settle},
 	}
+}
+
+func (a *Array) runSteps(ctx context.Context, steps []step) error {
+	begin := time.Now()
 	for _, s := range steps {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -191,7 +191,7 @@ func (a *Array) orderAndCut(found *scanned) (string, error) {
 					return "", fmt.Errorf("%w: %s", ErrGap, gap)
 				}
 				a.recovery.Gaps = append(a.recovery.Gaps, gap)
-			} else if !a.readOnly && !planted(ruleCutAtGap) {
+			} else if !a.degraded && !planted(ruleCutAtGap) {
 				break
 			}
 		}
@@ -208,8 +208,12 @@ func (a *Array) orderAndCut(found *scanned) (string, error) {
 		found.accept(r)
 		next = r.h.LastLSN() + 1
 	}
-	if next <= durable && !a.readOnly && !planted(ruleGapIsDamage) {
-		return "", fmt.Errorf("%w: the log ends at LSN %d, and everything up to %d was durable", ErrGap, next-1, durable)
+	if next <= durable && !planted(ruleGapIsDamage) {
+		gap := fmt.Sprintf("it ends at LSN %d, and everything up to %d was durable", next-1, durable)
+		if !a.readOnly {
+			return "", fmt.Errorf("%w: %s", ErrGap, gap)
+		}
+		a.recovery.Gaps = append(a.recovery.Gaps, gap)
 	}
 	a.recovery.CutLSN = next - 1
 	a.recovery.Discarded = len(found.records) - len(found.accepted)
