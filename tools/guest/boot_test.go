@@ -20,7 +20,7 @@ func TestBoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	options := guest.Options{
-		Modules: []string{"null_blk nr_devices=1 gb=1", "xfs"},
+		Modules: []string{"null_blk nr_devices=1 gb=1", "xfs", "ublk_drv", "dm-flakey", "dm-log-writes"},
 		Tools:   []string{"mkfs.ext4"},
 		Files:   map[string]string{"/etc/note": note},
 		Env:     []string{"COLOUR=green"},
@@ -61,7 +61,13 @@ func TestBoot(t *testing.T) {
 		}
 	})
 	t.Run("files and modules", func(t *testing.T) {
-		if got := vm.MustRun(t, "cat /etc/note; blockdev --getsize64 /dev/nullb0; grep -c xfs /proc/filesystems"); got != "from the host1073741824\n1\n" {
+		got := vm.MustRun(t, `
+			cat /etc/note
+			blockdev --getsize64 /dev/nullb0
+			grep -c xfs /proc/filesystems
+			test -c /dev/ublk-control
+			test -c /dev/mapper/control`)
+		if got != "from the host1073741824\n1\n" {
 			t.Fatalf("got %q", got)
 		}
 	})
