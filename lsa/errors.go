@@ -14,8 +14,8 @@ type kind struct {
 
 func (k *kind) Error() string { return k.text }
 
-// Is lets errors.Is find the number.
-func (k *kind) Is(target error) bool { return target == k.errno }
+// Unwrap lets errors.Is and errors.As find the number.
+func (k *kind) Unwrap() error { return k.errno }
 
 // Sentinels. Those of type kind match a syscall.Errno as well.
 var (
