@@ -26,7 +26,8 @@ type superState struct {
 	rows        []format.DeviceRow
 }
 
-// readSuperblock returns the newer of a device's two copies.
+// readSuperblock returns the newer of a device's two copies. The error wraps
+// ErrNotArray where there never was one, ErrDamaged where neither can be used.
 func readSuperblock(d blockdev.Device) (*format.Superblock, error) {
 	var best *format.Superblock
 	var errs []error
@@ -48,10 +49,15 @@ func readSuperblock(d blockdev.Device) (*format.Superblock, error) {
 			best = s
 		}
 	}
-	if best == nil {
-		return nil, fmt.Errorf("device %s: %w: %w", d.Name(), ErrNotArray, errors.Join(errs...))
+	if best != nil {
+		return best, nil
 	}
-	return best, nil
+	for _, err := range errs {
+		if !errors.Is(err, format.ErrNoSuperblock) {
+			return nil, fmt.Errorf("device %s: %w: first copy: %w; second copy: %w", d.Name(), ErrDamaged, errs[0], errs[1])
+		}
+	}
+	return nil, fmt.Errorf("device %s: %w: %w", d.Name(), ErrNotArray, errs[0])
 }
 
 // writeSuperblock writes and syncs one copy after the other.

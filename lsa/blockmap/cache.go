@@ -78,7 +78,8 @@ func (m *Map) Pin(k Key) error {
 		if m.loaded(s, p) {
 			return nil
 		}
-		m.Unpin(k) // its loader failed; try, and fail, for ourselves
+		// Its loader failed and took the page, with our pin, out of the
+		// cache; try, and fail, for ourselves.
 	}
 }
 

@@ -91,35 +91,52 @@ func DecodePage(dst []Entry, b []byte) ([]Entry, error) {
 		dst = append(make([]Entry, 0, len(dst)+int(n)), dst...)
 	}
 	var prev Entry
-	off := uint64(0)
 	for i := range n {
+		e := Entry{Own: true}
 		delta := r.uvarint()
-		if off += delta; off >= PageBlocks || (delta == 0 && i > 0) {
+		if delta >= PageBlocks || delta == 0 && i > 0 || uint64(prev.Off)+delta >= PageBlocks {
 			return bad("offsets out of order")
 		}
-		kind := r.byte()
-		e := Entry{Off: uint16(off), Kind: Kind(kind & kindMask), Own: true}
-		e.LSN = prev.LSN + uint64(r.varint())
-		switch e.Kind {
-		case KindData:
-			e.CRC = r.uint32()
-			e.Place[0] = prev.Place[0] + format.Place(r.varint())
-			prev.Place[0] = e.Place[0]
-			if kind&flagTwo != 0 {
-				e.Place[1] = prev.Place[1] + format.Place(r.varint())
-				prev.Place[1] = e.Place[1]
-			}
-		case KindZero, KindHole:
-		default:
-			return bad("entry of unknown kind")
+		e.Off = prev.Off + uint16(delta)
+		if what := r.entry(&e, &prev); what != "" {
+			return bad(what)
 		}
-		prev.LSN = e.LSN
 		dst = append(dst, e)
 	}
-	if r.failed || len(r.b) != 0 {
-		return bad("cut short or too long")
+	if len(r.b) != 0 {
+		return bad("too long")
 	}
 	return dst, nil
+}
+
+// entry reads what follows the offset of an entry, and makes prev what the next
+// one is counted from. It returns what is wrong, "" if nothing is.
+func (r *reader) entry(e, prev *Entry) string {
+	kind := r.byte()
+	e.Kind, e.LSN = Kind(kind&kindMask), prev.LSN+uint64(r.varint())
+	prev.Off, prev.LSN = e.Off, e.LSN
+	two := kind&flagTwo != 0
+	switch {
+	case kind&^(kindMask|flagTwo) != 0, two && e.Kind != KindData:
+		return "entry with unknown flags"
+	case e.Kind == KindData:
+		e.CRC = r.uint32()
+		e.Place[0] = prev.Place[0] + format.Place(r.varint())
+		prev.Place[0] = e.Place[0]
+		if two {
+			e.Place[1] = prev.Place[1] + format.Place(r.varint())
+			prev.Place[1] = e.Place[1]
+		}
+		if !r.failed && (e.Place[0] == 0 || two && e.Place[1] == 0) {
+			return "data at no place"
+		}
+	case e.Kind != KindZero && e.Kind != KindHole && !r.failed:
+		return "entry of unknown kind"
+	}
+	if r.failed {
+		return "cut short"
+	}
+	return ""
 }
 
 // reader takes values off a slice; the first that is not there sets failed.

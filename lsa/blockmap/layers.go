@@ -1,8 +1,11 @@
 package blockmap
 
 import (
+	"fmt"
 	"slices"
 	"sync"
+
+	"lsad/lsa/format"
 )
 
 // Layer is one node of the tree of layers. Parent 0 is none.
@@ -14,8 +17,6 @@ type Layer struct {
 	MergeInto uint64 `json:"merge_into,omitempty"`
 	// Merged: nothing is left of the layer but that forwarding.
 	Merged bool `json:"merged,omitempty"`
-	// Dead: no reader is left; the blocks are being given back.
-	Dead bool `json:"dead,omitempty"`
 }
 
 type layerNode struct {
@@ -27,6 +28,54 @@ type layerNode struct {
 type Layers struct {
 	mu    sync.RWMutex
 	nodes map[uint64]*layerNode
+}
+
+// CheckLayers says what keeps the layers from being a tree: an identity that
+// is missing or not alone, a parent that is not there, a chain that never ends.
+// Errors wrap format.ErrInvalid. NewLayers relies on there being none.
+func CheckLayers(layers []Layer) error {
+	bad := func(l Layer, what string, args ...any) error {
+		return fmt.Errorf("%w: layer %d: %s", format.ErrInvalid, l.ID, fmt.Sprintf(what, args...))
+	}
+	byID := make(map[uint64]Layer, len(layers))
+	for _, l := range layers {
+		if _, ok := byID[l.ID]; ok || l.ID == 0 {
+			return bad(l, "there is more than one, or it is layer 0")
+		}
+		byID[l.ID] = l
+	}
+	for _, l := range layers {
+		p, ok := byID[l.Parent]
+		if l.Parent != 0 && (!ok || p.Merged || l.Merged) {
+			return bad(l, "it cannot stand on layer %d", l.Parent)
+		}
+	}
+	if l, ok := endless(layers, func(l Layer) Layer { return byID[l.Parent] }); ok {
+		return bad(l, "it stands on itself")
+	}
+	if l, ok := endless(layers, func(l Layer) Layer { return byID[l.MergeInto] }); ok {
+		return bad(l, "it was merged into itself")
+	}
+	return nil
+}
+
+// endless finds a layer from which next leads round in a circle; the zero
+// Layer ends a chain.
+func endless(layers []Layer, next func(Layer) Layer) (Layer, bool) {
+	ends := make(map[uint64]bool, len(layers))
+	for _, l := range layers {
+		path := map[uint64]bool{}
+		for at := l; at.ID != 0 && !ends[at.ID]; at = next(at) {
+			if path[at.ID] {
+				return at, true
+			}
+			path[at.ID] = true
+		}
+		for id := range path {
+			ends[id] = true
+		}
+	}
+	return Layer{}, false
 }
 
 // NewLayers returns the tree of the given layers.

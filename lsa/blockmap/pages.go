@@ -79,27 +79,35 @@ func errClose(err error, it *pebble.Iterator) error {
 	return err
 }
 
-// EachStored calls fn with every page in the store and its own entries, in
-// order of key. Dirty pages are not seen as they are: for offline checks.
-func (m *Map) EachStored(fn func(k Key, entries []Entry) error) error {
+// Each calls fn with every page that has own entries, as the map has them now:
+// from the cache where a page was changed, from the store otherwise. A page
+// that cannot be decoded comes with an error. entries is valid during the call
+// only. Nothing may change the map meanwhile: this is for offline checks.
+func (m *Map) Each(fn func(k Key, entries []Entry, err error) error) error {
+	changed := m.changedPages()
+	for k := range changed {
+		if err := fn(k, m.ownEntries(k), nil); err != nil {
+			return err
+		}
+	}
 	it, err := m.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyPrefix}, UpperBound: []byte{keyPrefix + 1}})
 	if err != nil {
 		return fmt.Errorf("read the map: %w", err)
 	}
+	var buf []Entry
 	for ok := it.First(); ok; ok = it.Next() {
 		k, err := ParsePageKey(it.Key())
-		if err != nil {
-			return errClose(err, it)
+		if err == nil && changed[k] {
+			continue
 		}
-		value, err := it.ValueAndErr()
-		if err != nil {
-			return errClose(fmt.Errorf("read map page %d of layer %d: %w", k.Page, k.Layer, err), it)
+		value, readErr := it.ValueAndErr()
+		if readErr != nil {
+			return errClose(fmt.Errorf("read map page %d of layer %d: %w", k.Page, k.Layer, readErr), it)
 		}
-		entries, err := DecodePage(nil, value)
-		if err != nil {
-			return errClose(fmt.Errorf("map page %d of layer %d: %w", k.Page, k.Layer, err), it)
+		if err == nil {
+			buf, err = DecodePage(buf[:0], value)
 		}
-		if err := fn(k, entries); err != nil {
+		if err := fn(k, buf, err); err != nil {
 			return errClose(err, it)
 		}
 	}
@@ -107,6 +115,22 @@ func (m *Map) EachStored(fn func(k Key, entries []Entry) error) error {
 		return fmt.Errorf("read the map: %w", err)
 	}
 	return nil
+}
+
+// changedPages returns the pages that the store does not have as they are.
+func (m *Map) changedPages() map[Key]bool {
+	changed := map[Key]bool{}
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.RLock()
+		for _, p := range s.ring {
+			if p.gen != 0 {
+				changed[p.key] = true
+			}
+		}
+		s.mu.RUnlock()
+	}
+	return changed
 }
 
 // Stats of the cache, in bytes and counts since the start.

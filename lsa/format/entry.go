@@ -151,6 +151,9 @@ func decodeEntry(p []byte, e *Entry) (int, error) {
 			return 0, invalid("range entry cut short at %d bytes", len(p))
 		}
 		e.Layer, e.Block, e.Count = le.Uint64(p[8:]), le.Uint64(p[16:]), le.Uint64(p[24:])
+		if e.Count == 0 {
+			return 0, invalid("range of no blocks")
+		}
 	case EntryMove:
 		if n = moveFixed; len(p) < n {
 			return 0, invalid("move entry cut short at %d bytes", len(p))
@@ -175,6 +178,6 @@ func decodeEntry(p []byte, e *Entry) (int, error) {
 	return n, nil
 }
 
-// MaxVolumeBlocks is the size of the largest volume, 8 EiB less nothing that
-// matters: 1<<50 blocks are 4 EiB.
+// MaxVolumeBlocks is the size of the largest volume: 4 EiB, so that offsets in
+// bytes fit into an int64 with room to spare.
 const MaxVolumeBlocks = 1 << 50

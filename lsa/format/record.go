@@ -123,6 +123,9 @@ func PeekRecordHeader(sector []byte) (h RecordHeader, ok bool) {
 		int(h.Sectors) != HeaderSectors(int(h.entryBytes)),
 		h.LSNs == 0, h.FirstLSN == 0, h.FirstLSN+uint64(h.LSNs) < h.FirstLSN:
 		return h, false
+	case h.Flags&FlagVoid != 0 && (h.Entries != 0 || h.Blocks != 0),
+		h.Flags&FlagVoid == 0 && h.LSNs != uint32(h.Entries):
+		return h, false
 	}
 	return h, true
 }

@@ -3,6 +3,7 @@ package format
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 )
 
 // Superblocks lie at these offsets of a device, in bytes; segments begin at
@@ -120,11 +121,15 @@ func EncodeSuperblock(s *Superblock) []byte {
 	return p
 }
 
+// ErrNoSuperblock: nothing says that there ever was a superblock. It is an
+// ErrInvalid too.
+var ErrNoSuperblock = fmt.Errorf("%w: no lsad superblock (wrong magic)", ErrInvalid)
+
 // DecodeSuperblock reads what EncodeSuperblock wrote. Errors wrap ErrInvalid.
 func DecodeSuperblock(p []byte) (*Superblock, error) {
 	le := binary.LittleEndian
 	if len(p) != SuperblockSize || string(p[:len(superMagic)]) != superMagic {
-		return nil, invalid("no lsad superblock (wrong magic)")
+		return nil, ErrNoSuperblock
 	}
 	if v := le.Uint32(p[8:]); v != Version {
 		return nil, invalid("superblock of format version %d, this build reads %d", v, Version)
@@ -152,7 +157,11 @@ func DecodeSuperblock(p []byte) (*Superblock, error) {
 	}
 	for i := range int(n) {
 		row := p[superFixed+i*deviceRowSize:]
-		s.Devices = append(s.Devices, DeviceRow{ID: UUID(row[:16]), Segments: le.Uint32(row[16:]), State: DeviceState(row[20])})
+		d := DeviceRow{ID: UUID(row[:16]), Segments: le.Uint32(row[16:]), State: DeviceState(row[20])}
+		if d.State > DeviceGone {
+			return nil, invalid("superblock with device %d in unknown state %d", i, d.State)
+		}
+		s.Devices = append(s.Devices, d)
 	}
 	if s.Devices[s.Slot].ID != s.Device {
 		return nil, invalid("superblock whose device table has another device in slot %d", s.Slot)
