@@ -22,9 +22,9 @@ type Array struct {
 	catalog  *catalog
 	super    superState
 	readers  readers
-	readOnly bool // nothing is written: degraded, or only inspected
-	degraded bool // a device is missing
-	limit    int64
+	readOnly bool         // nothing is written: degraded, or only inspected
+	degraded bool         // a device is missing
+	limit    atomic.Int64 // blocks that may be in use
 	recovery RecoveryReport
 
 	append struct {

@@ -60,14 +60,19 @@ func (a *Array) checkpointDue() bool {
 	if a.committed.Load() != a.checkpoint.lsn.Load() || a.blocks.Stats().Dirty > 0 {
 		return true
 	}
+	return a.windowLow() || a.append.full.Load()
+}
+
+// windowLow: a device has free segments, and too few of them are ready.
+func (a *Array) windowLow() bool {
 	a.append.mu.Lock()
 	defer a.append.mu.Unlock()
 	for _, d := range a.devs {
-		if d != nil && d.free > 0 && len(d.ready)+len(d.prepared) < a.window(d)/2 {
+		if d != nil && d.writable.Load() && d.free > 0 && len(d.ready)+len(d.prepared) < a.window(d)/2 {
 			return true
 		}
 	}
-	return a.append.full.Load()
+	return false
 }
 
 // tidy does what no client waits for.

@@ -70,10 +70,10 @@ func (a *Array) takeCut() (*cut, error) {
 // cutSegments takes the rows that changed, and chooses which free segments may
 // be opened before the next checkpoint. append.mu and commit.mu are held.
 func (a *Array) cutSegments(c *cut, d *device) {
-	want := a.window(d) - len(d.ready) - len(d.prepared)
+	chosen := a.chooseReady(d)
 	for i := range d.segs {
 		s := &d.segs[i]
-		makeReady := s.state == segFree && want > 0 && d.writable.Load()
+		makeReady := chosen[uint32(i)]
 		empty := s.state == segSealed && s.live.Load() == 0 && s.maxLSN <= c.lsn && !s.collecting && !s.damaged && d.writable.Load()
 		if !s.dirty.Load() && !makeReady && !empty {
 			continue
@@ -82,7 +82,6 @@ func (a *Array) cutSegments(c *cut, d *device) {
 		row := s.row(d.slot, uint32(i))
 		if makeReady {
 			row.state = segReady
-			want--
 			c.ready = append(c.ready, row)
 		}
 		if empty {
@@ -92,10 +91,31 @@ func (a *Array) cutSegments(c *cut, d *device) {
 	}
 }
 
+// chooseReady fills the window with free segments, those first that still have
+// their room.
+func (a *Array) chooseReady(d *device) map[uint32]bool {
+	chosen := map[uint32]bool{}
+	want := a.window(d) - len(d.ready) - len(d.prepared)
+	if !d.writable.Load() {
+		return chosen
+	}
+	for _, allocated := range []bool{true, false} {
+		for i := range d.segs {
+			if len(chosen) >= want {
+				return chosen
+			}
+			if s := &d.segs[i]; s.state == segFree && s.allocated == allocated {
+				chosen[uint32(i)] = true
+			}
+		}
+	}
+	return chosen
+}
+
 func (s *segment) row(slot uint8, seg uint32) segmentRow {
 	return segmentRow{
 		slot: slot, seg: seg, state: s.state, class: s.class, damaged: s.damaged,
-		live: s.live.Load(), used: s.used, generation: s.generation, maxLSN: s.maxLSN,
+		live: s.live.Load(), used: s.used, generation: s.generation, firstLSN: s.firstLSN, maxLSN: s.maxLSN,
 	}
 }
 
@@ -236,5 +256,8 @@ func (a *Array) releaseSegments(c *cut) {
 	}
 	if len(c.emptied) > 0 || len(c.ready) > 0 {
 		a.wakeWriters()
+	}
+	if len(c.emptied) > 0 && a.windowLow() {
+		kick(a.work.checkpoint) // what was emptied has to become ready
 	}
 }

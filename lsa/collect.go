@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sort"
+	"time"
 
 	"lsad/lsa/blockmap"
 	"lsad/lsa/format"
@@ -15,7 +16,8 @@ type SegmentInfo struct {
 	State    string // free, ready, open, sealed
 	Live     int    // blocks
 	Capacity int    // blocks
-	MaxLSN   uint64 // of its records: how old they are, counted in changes
+	FirstLSN uint64 // the next one when it was opened: age is counted in changes
+	MaxLSN   uint64 // of its records
 	Class    int
 	Damaged  bool // holds blocks that cannot be read
 }
@@ -31,7 +33,7 @@ func (a *Array) Segments(slot int, fn func(SegmentInfo) bool) {
 	}
 	for i := range d.segs {
 		s := &d.segs[i]
-		if !fn(SegmentInfo{uint32(i), s.state.String(), int(s.live.Load()), int(d.segBlocks()), s.maxLSN, int(s.class), s.damaged || s.collecting}) {
+		if !fn(SegmentInfo{uint32(i), s.state.String(), int(s.live.Load()), int(d.segBlocks()), s.firstLSN, s.maxLSN, int(s.class), s.damaged || s.collecting}) {
 			return
 		}
 	}
@@ -46,15 +48,16 @@ type liveBlock struct {
 }
 
 // Collect moves what is live in a sealed segment to others. The segment is
-// unused once a checkpoint after it is durable. wait, if not nil, is called
-// before each part with the number of blocks it will move. Damaged blocks are
+// unused once a checkpoint after it is durable. pace, if not nil, is called
+// after each part with the time that it took, and may wait. Damaged blocks are
 // reported and left: their segment stays.
-func (a *Array) Collect(ctx context.Context, slot int, seg uint32, wait func(blocks int) error) (moved int, err error) {
+func (a *Array) Collect(ctx context.Context, slot int, seg uint32, pace func(worked time.Duration) error) (moved int, err error) {
 	d, err := a.beginCollect(slot, seg)
 	if err != nil {
 		return 0, err
 	}
 	defer a.endCollect(d, seg)
+	begin := time.Now()
 	live, err := a.liveIn(d, seg)
 	if err != nil {
 		return 0, fmt.Errorf("collect device %s segment %d: %w", d.dev.Name(), seg, err)
@@ -65,19 +68,17 @@ func (a *Array) Collect(ctx context.Context, slot int, seg uint32, wait func(blo
 			return moved, err
 		}
 		n := min(len(live), limit)
-		if wait != nil {
-			if err := wait(n); err != nil {
-				return moved, err
-			}
-		}
 		if err := a.moveBlocks(d, seg, live[:n]); err != nil {
 			return moved, fmt.Errorf("collect device %s segment %d: %w", d.dev.Name(), seg, err)
 		}
 		moved += n
 		live = live[n:]
-	}
-	if moved > 0 || a.append.full.Load() {
-		kick(a.work.checkpoint)
+		if pace != nil {
+			if err := pace(time.Since(begin)); err != nil {
+				return moved, err
+			}
+		}
+		begin = time.Now()
 	}
 	return moved, nil
 }
@@ -236,3 +237,27 @@ func (a *Array) reportDamaged(d *device, seg uint32, b *liveBlock, err error) {
 	d.segs[seg].dirty.Store(true)
 	a.append.mu.Unlock()
 }
+
+// LSN is the last one committed: the clock in which segments are dated.
+func (a *Array) LSN() uint64 { return a.committed.Load() }
+
+// Counts returns how many segments a device has: unused ones, those that are
+// empty and unused after the next checkpoint, and all.
+func (a *Array) Counts(slot int) (unused, pending, total int) {
+	a.append.mu.Lock()
+	defer a.append.mu.Unlock()
+	d := a.devs[slot]
+	if d == nil {
+		return 0, 0, 0
+	}
+	for i := range d.segs {
+		if s := &d.segs[i]; s.state == segSealed && s.live.Load() == 0 {
+			pending++
+		}
+	}
+	return d.unused(), pending, len(d.segs)
+}
+
+// CheckpointSoon asks for a checkpoint without waiting for it: it makes empty
+// segments unused.
+func (a *Array) CheckpointSoon() { kick(a.work.checkpoint) }

@@ -38,6 +38,7 @@ type segment struct {
 	collecting bool
 	used       uint32 // sectors appended to
 	generation uint64 // of its last use
+	firstLSN   uint64 // the next one when it was opened
 	maxLSN     uint64 // of its records
 	// live blocks, that the map has here. Changed under Array.commit.mu.
 	live atomic.Uint32
@@ -75,6 +76,7 @@ type device struct {
 	free     int      // how many are segFree
 	hostFull bool     // the file system below had no room
 	busy     int      // collections under way
+	warm     int      // segments that are free or ready and allocated
 
 	// writable is false once the device is out of service.
 	writable atomic.Bool

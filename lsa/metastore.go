@@ -90,7 +90,7 @@ func unmarshalRow(value []byte, row any) error {
 	return nil
 }
 
-// segmentRow is a segment as of a checkpoint: 32 bytes, little-endian.
+// segmentRow is a segment as of a checkpoint: 40 bytes, little-endian.
 type segmentRow struct {
 	slot       uint8
 	seg        uint32
@@ -99,10 +99,11 @@ type segmentRow struct {
 	damaged    bool
 	live, used uint32
 	generation uint64
+	firstLSN   uint64
 	maxLSN     uint64
 }
 
-const segmentRowSize = 32
+const segmentRowSize = 40
 
 func (r *segmentRow) encode() []byte {
 	le := binary.LittleEndian
@@ -114,6 +115,7 @@ func (r *segmentRow) encode() []byte {
 	b = le.AppendUint32(b, r.used)
 	b = le.AppendUint32(b, 0)
 	b = le.AppendUint64(b, r.generation)
+	b = le.AppendUint64(b, r.firstLSN)
 	return le.AppendUint64(b, r.maxLSN)
 }
 
@@ -125,7 +127,7 @@ func decodeSegmentRow(key, v []byte) (r segmentRow, err error) {
 	return segmentRow{
 		slot: key[1], seg: binary.BigEndian.Uint32(key[2:]),
 		state: segmentState(v[1]), class: v[2], damaged: v[3] != 0,
-		live: le.Uint32(v[4:]), used: le.Uint32(v[8:]), generation: le.Uint64(v[16:]), maxLSN: le.Uint64(v[24:]),
+		live: le.Uint32(v[4:]), used: le.Uint32(v[8:]), generation: le.Uint64(v[16:]), firstLSN: le.Uint64(v[24:]), maxLSN: le.Uint64(v[32:]),
 	}, nil
 }
 

@@ -223,7 +223,7 @@ func (a *Array) loadSegments() error {
 		}
 		s := &d.segs[r.seg]
 		s.state, s.class, s.used, s.damaged = r.state, r.class, r.used, r.damaged
-		s.generation, s.maxLSN = r.generation, r.maxLSN
+		s.generation, s.firstLSN, s.maxLSN = r.generation, r.firstLSN, r.maxLSN
 		s.live.Store(r.live)
 		return nil
 	})

@@ -131,6 +131,9 @@ func (a *Array) settleSegments(found *scanned) {
 		for i := range d.segs {
 			s := &d.segs[i]
 			if use := found.uses[segmentUse{d.slot, uint32(i)}]; use != nil {
+				if s.state == segReady {
+					s.firstLSN = use.firstLSN
+				}
 				s.state, s.generation = segSealed, use.generation
 				s.used, s.maxLSN = max(s.used, use.used), max(min(s.maxLSN, a.recovery.CutLSN), use.maxLSN)
 				s.dirty.Store(true)
@@ -153,7 +156,7 @@ func (a *Array) settleSegments(found *scanned) {
 			}
 		}
 	}
-	a.limit = a.capacity()
+	a.limit.Store(a.capacity())
 }
 
 // settle makes what was recovered durable, then, before anybody is served,

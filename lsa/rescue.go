@@ -23,6 +23,7 @@ func (a *Array) takeOutOfService(d *device, cause error) {
 	if a.append.current == d {
 		a.append.current = nil
 	}
+	a.limit.Store(a.capacity())
 	a.append.mu.Unlock()
 	kick(a.work.tidy)
 }

@@ -104,7 +104,7 @@ func (r *record) length(entryBytes, blocks int) uint32 {
 // segment if less than a block would fit.
 func (a *Array) openRecord(b *batch, d *device, lsn uint64) *record {
 	s := &d.streams[b.class]
-	if s.open && d.segSectors()-s.next < 2*format.BlockSectors {
+	if s.open && d.segSectors()-s.next < 2*format.BlockSectors && len(d.prepared) > 0 {
 		a.seal(d, s)
 	}
 	if !s.open {
@@ -135,7 +135,9 @@ func (a *Array) closeRecord(b *batch, r *record) {
 	seg.used, seg.maxLSN = s.next, r.first+r.lsns-1
 	seg.dirty.Store(true)
 	a.append.stretch -= int64(r.sectors) * format.SectorSize
-	a.logBytes.Add(int64(r.sectors) * format.SectorSize)
+	if a.logBytes.Add(int64(r.sectors)*format.SectorSize) > a.opts.CheckpointBytes {
+		kick(a.work.checkpoint)
+	}
 	a.counters.overhead.Add(int64(header) * format.SectorSize)
 	packed := b.packed[len(b.packed)-int(r.lsns):]
 	for i := range packed {
@@ -169,7 +171,7 @@ func (a *Array) openSegment(d *device, s *stream, class int) {
 	if !planted(ruleNewGeneration) || g.generation == 0 {
 		g.generation++
 	}
-	g.class, g.used, g.maxLSN = uint8(class), 0, 0
+	g.class, g.used, g.firstLSN, g.maxLSN = uint8(class), 0, a.append.nextLSN, 0
 	d.setState(seg, segOpen)
 	*s = stream{open: true, seg: seg}
 	kick(a.work.prepare)

@@ -27,6 +27,7 @@ type segmentUse struct {
 type use struct {
 	generation uint64
 	used       uint32
+	firstLSN   uint64
 	maxLSN     uint64
 }
 
@@ -259,7 +260,7 @@ func (f *scanned) accept(r *scannedRecord) {
 	key := segmentUse{uint8(r.h.Device), r.h.Segment}
 	u := f.uses[key]
 	if u == nil {
-		u = &use{}
+		u = &use{firstLSN: r.h.FirstLSN}
 		f.uses[key] = u
 	}
 	u.generation = r.h.Generation

@@ -115,7 +115,7 @@ type Status struct {
 // Status returns it as it is now.
 func (a *Array) Status() Status {
 	used := a.used.Load() * format.BlockSize
-	limit := a.limit * format.BlockSize
+	limit := a.limit.Load() * format.BlockSize
 	s := Status{
 		Array: a.super.array.String(), Epoch: a.super.epoch, Incarnation: a.super.incarnation, SegmentSize: int64(a.super.segmentSize),
 		Capacity: limit, Used: used, Free: max(0, limit-used), ReadOnly: a.readOnly,

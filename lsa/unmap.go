@@ -89,8 +89,8 @@ func (a *Array) unmap(layer, block, count uint64) error {
 
 // zero logs and maps allocated zeros.
 func (a *Array) zero(layer, block, count uint64) error {
-	if count > uint64(a.limit) {
-		return fmt.Errorf("write zeroes: %w: %d blocks, the array has %d", ErrNoSpace, count, a.limit)
+	if count > uint64(a.limit.Load()) {
+		return fmt.Errorf("write zeroes: %w: %d blocks, the array has %d", ErrNoSpace, count, a.limit.Load())
 	}
 	var pages [pagesPerBatch]uint64
 	for end := block + count; block < end; {

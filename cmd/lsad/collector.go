@@ -117,12 +117,12 @@ func (t *gcTarget) Name() string { return t.name }
 
 // Count implements gc.Target.
 func (t *gcTarget) Count() gc.Counts {
-	d := t.array.Devices()[t.slot]
-	return gc.Counts{Unused: d.Unused, Pending: d.Emptied, Total: d.Segments}
+	unused, pending, total := t.array.Counts(t.slot)
+	return gc.Counts{Unused: unused, Pending: pending, Total: total}
 }
 
 // Now implements gc.Target.
-func (t *gcTarget) Now() uint64 { return t.array.Status().Committed }
+func (t *gcTarget) Now() uint64 { return t.array.LSN() }
 
 // Candidates implements gc.Target.
 func (t *gcTarget) Candidates(fn func(gc.SegmentInfo) bool) {
@@ -132,25 +132,14 @@ func (t *gcTarget) Candidates(fn func(gc.SegmentInfo) bool) {
 		}
 		return fn(gc.SegmentInfo{
 			ID: gc.SegmentID(s.Segment), Live: s.Live, Capacity: s.Capacity,
-			Opened: s.MaxLSN, Sealed: s.MaxLSN, Class: s.Class,
+			Opened: s.FirstLSN, Sealed: s.MaxLSN, Class: s.Class,
 		})
 	})
 }
 
-// Collect implements gc.Target. The array calls before each part, so that the time between two calls is the
-// work on the part before.
+// Collect implements gc.Target.
 func (t *gcTarget) Collect(ctx context.Context, seg gc.SegmentID, pace gc.Pacer) (int, error) {
-	began := time.Now()
-	first := true
-	return t.array.Collect(ctx, t.slot, uint32(seg), func(int) error {
-		if first {
-			first = false
-			return nil
-		}
-		err := pace.Pace(ctx, time.Since(began))
-		began = time.Now()
-		return err
-	})
+	return t.array.Collect(ctx, t.slot, uint32(seg), func(worked time.Duration) error { return pace.Pace(ctx, worked) })
 }
 
 // Release implements gc.Target.
