@@ -1,6 +1,7 @@
 package lsa
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -83,9 +84,16 @@ func idKey(prefix byte, id uint64) []byte {
 
 func idOf(key []byte) uint64 { return binary.BigEndian.Uint64(key[1:]) }
 
+// unmarshalRow reads a JSON row and refuses fields that it does not know: a
+// format that has more of them has another version or a feature bit.
 func unmarshalRow(value []byte, row any) error {
-	if err := json.Unmarshal(value, row); err != nil {
+	d := json.NewDecoder(bytes.NewReader(value))
+	d.DisallowUnknownFields()
+	if err := d.Decode(row); err != nil {
 		return fmt.Errorf("%w: %w", format.ErrInvalid, err)
+	}
+	if d.InputOffset() != int64(len(value)) {
+		return fmt.Errorf("%w: something follows on the row", format.ErrInvalid)
 	}
 	return nil
 }
@@ -141,8 +149,8 @@ func readState(db *pebble.DB) (s metaState, err error) {
 		return s, fmt.Errorf("metadata store: %w", err)
 	}
 	defer closer.Close()
-	if err := json.Unmarshal(v, &s); err != nil {
-		return s, fmt.Errorf("metadata store: %w: %w", format.ErrInvalid, err)
+	if err := unmarshalRow(v, &s); err != nil {
+		return s, fmt.Errorf("metadata store: state row: %w", err)
 	}
 	if s.Version != format.Version {
 		return s, fmt.Errorf("metadata store: %w: version %d, this build reads %d", format.ErrInvalid, s.Version, format.Version)

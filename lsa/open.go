@@ -182,7 +182,10 @@ func (a *Array) loadCatalog(state metaState) error {
 	err := eachRow(a.db, keyLayer, func(key, value []byte) error {
 		var l layerRow
 		if err := unmarshalRow(value, &l); err != nil {
-			return err
+			return fmt.Errorf("layer row %x: %w", key, err)
+		}
+		if len(key) != 9 || idOf(key) != l.ID || l.Blocks < 0 {
+			return fmt.Errorf("%w: layer row %x is of layer %d with %d blocks", format.ErrInvalid, key, l.ID, l.Blocks)
 		}
 		layers = append(layers, l.Layer)
 		c := a.layerCount(l.ID)
@@ -193,16 +196,30 @@ func (a *Array) loadCatalog(state metaState) error {
 	if err != nil {
 		return err
 	}
-	a.blocks = blockmap.New(a.db, blockmap.NewLayers(layers), a, a.opts.MapCache)
 	a.catalog.nextID = max(1, state.NextID)
-	return eachRow(a.db, keyVolume, func(key, value []byte) error {
+	var volumes []*volume
+	err = eachRow(a.db, keyVolume, func(key, value []byte) error {
 		v := &volume{}
 		if err := unmarshalRow(value, v); err != nil {
-			return err
+			return fmt.Errorf("volume row %x: %w", key, err)
 		}
-		a.catalog.add(v)
+		if len(key) != 9 || idOf(key) != v.ID {
+			return fmt.Errorf("%w: volume row %x is of volume %d", format.ErrInvalid, key, v.ID)
+		}
+		volumes = append(volumes, v)
 		return nil
 	})
+	if err == nil {
+		err = checkCatalog(volumes, layers, a.catalog.nextID)
+	}
+	if err != nil {
+		return fmt.Errorf("catalogue: %w", err)
+	}
+	for _, v := range volumes {
+		a.catalog.add(v)
+	}
+	a.blocks = blockmap.New(a.db, blockmap.NewLayers(layers), a, a.opts.MapCache)
+	return nil
 }
 
 func (a *Array) loadSegments() error {
