@@ -58,8 +58,9 @@ func (s *shelf) Open(name string, cl Client) (Export, error) {
 // rig is a running server with its exports and address.
 type rig struct {
 	*Server
-	shelf *shelf
-	path  string // of its unix socket
+	shelf   *shelf
+	path    string         // of its unix socket
+	serving sync.WaitGroup // calls of Serve
 }
 
 const testSize = 4 << 20
@@ -92,19 +93,20 @@ func newRig(t testing.TB, change func(*Config, *shelf)) *rig {
 		if err := srv.Shutdown(ctx); err != nil {
 			t.Errorf("Shutdown: %v", err)
 		}
+		r.serving.Wait()
 		r.idle(t)
 	})
 	return r
 }
 
 func (r *rig) serve(t testing.TB, l net.Listener) {
-	done := make(chan error, 1)
-	go func() { done <- r.Serve(context.Background(), l) }()
-	t.Cleanup(func() {
-		if err := <-done; err != nil {
+	r.serving.Add(1)
+	go func() {
+		defer r.serving.Done()
+		if err := r.Serve(context.Background(), l); err != nil {
 			t.Errorf("Serve: %v", err)
 		}
-	})
+	}()
 }
 
 // idle checks that every export was closed and all memory given back.
