@@ -1,0 +1,223 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"lsad/server/admin"
+)
+
+// lsadBinary is the program under test, built once.
+var lsadBinary string
+
+func TestMain(m *testing.M) {
+	os.Exit(testMain(m))
+}
+
+func testMain(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "lsad-cmd-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	lsadBinary = filepath.Join(dir, "lsad")
+	build := exec.Command("go", "build", "-o", lsadBinary, ".")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "build lsad:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+// needTool skips the test where a program is missing.
+func needTool(t *testing.T, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Skipf("%s is not installed", name)
+		}
+	}
+}
+
+// result is what a program said, and how it ended.
+type result struct {
+	stdout, stderr string
+	code           int
+}
+
+// lsad runs the program in a directory to its end.
+func lsad(t *testing.T, dir string, args ...string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, lsadBinary, args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &stdout, &stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+// must runs the program and fails the test unless it succeeds.
+func must(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	r := lsad(t, dir, args...)
+	if r.code != 0 {
+		t.Fatalf("lsad %s: exit code %d: %s%s", strings.Join(args, " "), r.code, r.stdout, r.stderr)
+	}
+	return r.stdout
+}
+
+// mustJSON decodes what a command prints with --json.
+func mustJSON[T any](t *testing.T, dir string, args ...string) (v T) {
+	t.Helper()
+	out := must(t, dir, append(args, "--json")...)
+	if err := json.Unmarshal([]byte(out), &v); err != nil {
+		t.Fatalf("lsad %v --json: %v in %q", args, err, out)
+	}
+	return v
+}
+
+// sh runs a shell command in a directory and returns what it prints.
+func sh(t *testing.T, dir, command string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", "-c", command)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func mustSh(t *testing.T, dir, command string) string {
+	t.Helper()
+	out, err := sh(t, dir, command)
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", command, err, out)
+	}
+	return out
+}
+
+// small are flags for an array that takes little room and time.
+var small = []string{
+	"--segment-size=1MiB", "--map-cache=16MiB", "--http=127.0.0.1:0",
+	"--device=lsad-data/d0:64MiB", "--device=lsad-data/d1:64MiB", "--device=lsad-data/d2:64MiB",
+	"--volume=vol0:128MiB",
+}
+
+// again are flags for a later start of the same array.
+var again = []string{"--map-cache=16MiB", "--http=127.0.0.1:0"}
+
+// process is a running server.
+type process struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	dir    string // its working directory
+	stdout bytes.Buffer
+	stderr bytes.Buffer
+	notify *net.UnixConn
+	done   chan struct{}
+}
+
+// serve starts a server and waits until it says that it is ready.
+func serveIn(t *testing.T, dir string, args ...string) *process {
+	t.Helper()
+	p := launch(t, dir, nil, exec.Command(lsadBinary, append([]string{"serve"}, args...)...))
+	p.waitNotify("READY=1")
+	return p
+}
+
+// launch starts a server process with a socket for its notifications.
+func launch(t *testing.T, dir string, env []string, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, cmd: cmd, dir: dir, done: make(chan struct{})}
+	socket := filepath.Join(t.TempDir(), "notify")
+	var err error
+	if p.notify, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"}); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &p.stdout, &p.stderr
+	cmd.Env = append(append(os.Environ(), "NOTIFY_SOCKET="+socket), env...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(p.done)
+		cmd.Wait()
+		p.notify.Close()
+	}()
+	t.Cleanup(func() {
+		p.kill()
+		if t.Failed() {
+			t.Logf("server log:\n%s", p.stderr.String())
+		}
+	})
+	return p
+}
+
+// waitNotify waits for a notification with the line.
+func (p *process) waitNotify(line string) {
+	p.t.Helper()
+	p.notify.SetReadDeadline(time.Now().Add(30 * time.Second))
+	buf := make([]byte, 4096)
+	for {
+		n, err := p.notify.Read(buf)
+		if err != nil {
+			p.kill()
+			p.t.Fatalf("no %s from the server: %v\n%s", line, err, p.stderr.String())
+		}
+		for got := range strings.Lines(string(buf[:n])) {
+			if strings.TrimSpace(got) == line {
+				return
+			}
+		}
+	}
+}
+
+// kill ends the process at once.
+func (p *process) kill() {
+	p.cmd.Process.Kill()
+	<-p.done
+}
+
+// stop ends the process as an operator does and fails unless it ends cleanly.
+func (p *process) stop() {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(unix.SIGTERM); err != nil {
+		p.t.Fatal(err)
+	}
+	select {
+	case <-p.done:
+	case <-time.After(30 * time.Second):
+		p.kill()
+		p.t.Fatalf("the server did not stop:\n%s", p.stderr.String())
+	}
+	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
+		p.t.Fatalf("the server stopped with code %d:\n%s", code, p.stderr.String())
+	}
+}
+
+func (p *process) status() admin.Status {
+	p.t.Helper()
+	return mustJSON[admin.Status](p.t, p.dir, "status")
+}
+
+// uri of an export at the socket in the data directory.
+func uri(export string) string { return "'nbd+unix:///" + export + "?socket=lsad-data/nbd.sock'" }
