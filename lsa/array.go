@@ -23,6 +23,7 @@ type Array struct {
 	super    superState
 	readers  readers
 	readOnly bool         // nothing is written: degraded, or only inspected
+	ballast  *ballast     // nil if read-only
 	degraded bool         // a device is missing
 	limit    atomic.Int64 // blocks that may be in use
 	recovery RecoveryReport

@@ -77,6 +77,9 @@ func (a *Array) windowLow() bool {
 
 // tidy does what no client waits for.
 func (a *Array) tidy() {
+	if a.ballast != nil && a.ballast.full.Load() {
+		_ = a.ballast.take() // tried again at the next turn
+	}
 	a.rescueAll()
 	if err := a.tidyLayers(); err != nil && a.work.ctx.Err() == nil {
 		a.log.Error("giving back the space of deleted layers failed; it will be tried again", "error", err)

@@ -95,7 +95,7 @@ func (a *Array) cutSegments(c *cut, d *device) {
 // their room.
 func (a *Array) chooseReady(d *device) map[uint32]bool {
 	chosen := map[uint32]bool{}
-	want := a.window(d) - len(d.ready) - len(d.prepared)
+	want := a.window(d) - d.preparable() - len(d.prepared)
 	if !d.writable.Load() {
 		return chosen
 	}

@@ -150,7 +150,15 @@ func (a *Array) checkMissing() (string, error) {
 
 // openStore opens the metadata store and takes over what it holds.
 func (a *Array) openStore() (string, error) {
-	db, err := openMetastore(a.opts.FS, a.opts.Meta, false, a.readOnly, a.log)
+	fs := a.opts.FS
+	if !a.readOnly {
+		a.ballast = newBallast(fs, a.opts.Meta, a.opts.MapCache, a.log.Error)
+		if err := a.ballast.take(); err != nil {
+			a.log.Error("no reserve for the metadata store; writes are refused until there is room", "error", err)
+		}
+		fs = a.ballast.wrap()
+	}
+	db, err := openMetastore(fs, a.opts.Meta, false, a.readOnly, a.log)
 	if err != nil {
 		return "", err
 	}

@@ -63,6 +63,9 @@ func (a *Array) waitForRoom(b *batch) (*device, error) {
 
 // admit refuses what would fill the array beyond what collecting can handle.
 func (a *Array) admit(b *batch) error {
+	if a.ballast.full.Load() && !b.urgent {
+		return fmt.Errorf("write: %w: the file system of the metadata store is full", ErrNoSpace)
+	}
 	if b.add > 0 && a.used.Load()+a.pending.Load()+b.add > a.limit.Load() {
 		return fmt.Errorf("write: %w: %d of %d blocks in use", ErrNoSpace, a.used.Load(), a.limit.Load())
 	}
@@ -129,13 +132,12 @@ func (a *Array) roomToCome(b *batch) error {
 			continue
 		}
 		writable = true
-		unused += d.unused()
-		if len(d.ready) > 0 && !d.hostFull {
-			preparing = true
+		if d.hostFull { // only what still has its room counts
+			unused += len(d.prepared) + d.warm
+		} else {
+			unused += d.unused()
 		}
-		if d.hostFull {
-			unused -= d.free + len(d.ready)
-		}
+		preparing = preparing || d.preparable() > 0
 		collectable += d.collectable()
 	}
 	switch {
@@ -153,6 +155,21 @@ func (a *Array) roomToCome(b *batch) error {
 		return nil
 	}
 	return fmt.Errorf("write: %w: nothing is left to collect", ErrNoSpace)
+}
+
+// preparable counts the ready segments that can be prepared: all, or while
+// the file system below is full those that still have their room.
+func (d *device) preparable() int {
+	if !d.hostFull {
+		return len(d.ready)
+	}
+	n := 0
+	for _, seg := range d.ready {
+		if d.segs[seg].allocated {
+			n++
+		}
+	}
+	return n
 }
 
 // collectable counts the segments that would give room. append.mu is held.
@@ -272,6 +289,9 @@ func (a *Array) allocate(d *device, seg uint32) error {
 	if warm {
 		return nil
 	}
+	if a.ballast.low(d.segBytes) {
+		return fmt.Errorf("%w: the room left is for the metadata store", ErrNoSpace)
+	}
 	return d.dev.Allocate(d.offset(seg, 0), d.segBytes)
 }
 
@@ -284,7 +304,7 @@ const warm = 4
 // for a few that are used again soon, and all while the room below is short.
 func (a *Array) freed(d *device, seg uint32) error {
 	a.append.mu.Lock()
-	keep := d.hostFull || d.warm < warm
+	keep := (d.hostFull || d.warm < warm) && !a.ballast.full.Load()
 	if keep {
 		d.warm++
 	}
