@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"lsad/lsa/format"
 )
 
@@ -18,6 +16,7 @@ type Problem struct {
 	Kind  string `json:"kind"`  // superblock, array, log, map, layer, segment, record or data
 	Where string `json:"where"` // the object
 	What  string `json:"what"`  // is wrong with it
+	place format.Place
 }
 
 func (p Problem) String() string { return p.Kind + ": " + p.Where + ": " + p.What }
@@ -68,6 +67,10 @@ func Check(ctx context.Context, o Options, progress func(done, total int64)) (*C
 
 func check(ctx context.Context, o Options, progress func(done, total int64), limit int) (_ *CheckReport, err error) {
 	begin := time.Now()
+	o.fill()
+	if _, err := o.FS.List(o.Meta); err != nil {
+		return nil, fmt.Errorf("check array: metadata store %s: %w", o.Meta, err)
+	}
 	c := &checker{limit: limit, progress: progress, counts: map[segmentUse]int{}}
 	c.superblocks(o.Devices)
 	a, err := inspect(ctx, o)
@@ -97,7 +100,7 @@ func check(ctx context.Context, o Options, progress func(done, total int64), lim
 func cannotCheck(err error) bool {
 	for _, e := range []error{
 		ErrNotArray, ErrForeignDevice, ErrMissingDevice, ErrStaleDevice,
-		context.Canceled, context.DeadlineExceeded, pebble.ErrDBDoesNotExist,
+		context.Canceled, context.DeadlineExceeded,
 	} {
 		if errors.Is(err, e) {
 			return true
@@ -124,20 +127,28 @@ func (c *checker) contents(ctx context.Context) error {
 }
 
 func (c *checker) add(kind, where, what string, args ...any) {
+	c.addProblem(Problem{Kind: kind, Where: where, What: fmt.Sprintf(what, args...)})
+}
+
+// addAt adds a problem of a place on a device.
+func (c *checker) addAt(kind string, p format.Place, what string, args ...any) {
+	c.addProblem(Problem{kind, p.String(), fmt.Sprintf(what, args...), p})
+}
+
+func (c *checker) addProblem(p Problem) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.report.Problems) == maxProblems {
 		c.report.More++
 		return
 	}
-	c.report.Problems = append(c.report.Problems, Problem{kind, where, fmt.Sprintf(what, args...)})
+	c.report.Problems = append(c.report.Problems, p)
 }
 
 // sort makes the report the same each time: the data is verified in parallel.
 func (c *checker) sort() {
 	sort.SliceStable(c.report.Problems, func(i, j int) bool {
-		x, y := &c.report.Problems[i], &c.report.Problems[j]
-		return x.Kind == y.Kind && x.Kind >= "r" && x.Where < y.Where
+		return c.report.Problems[i].place < c.report.Problems[j].place
 	})
 }
 

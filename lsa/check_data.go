@@ -173,7 +173,7 @@ func (v *segmentCheck) record(h *format.RecordHeader) {
 		return nil
 	})
 	if err != nil {
-		v.c.add("record", segmentName(v.d, v.seg), "sector %d: %v", h.Sector, err)
+		v.c.addAt("record", format.MakePlace(v.d.slot, v.seg, h.Sector), "%v", err)
 	}
 }
 
@@ -182,7 +182,7 @@ func (v *segmentCheck) record(h *format.RecordHeader) {
 func (v *segmentCheck) missUntil(sector uint32) {
 	for v.at < len(v.claims) && v.claims[v.at].sector < sector && v.ctx.Err() == nil {
 		cl := &v.claims[v.at]
-		v.c.add("record", v.place(cl).String(), "no intact record has the block there that the map has (%s); the segment cannot be collected", v.c.block(cl.layer, cl.block))
+		v.c.addAt("record", v.place(cl), "no intact record has the block there that the map has (%s); the segment cannot be collected", v.c.block(cl.layer, cl.block))
 		v.data(cl)
 		v.at++
 	}
@@ -195,7 +195,7 @@ func (v *segmentCheck) met(cl *claim, e *format.Entry, i int) {
 		lsn = e.OldLSN
 	}
 	if e.Block+uint64(i) != cl.block || lsn != cl.lsn || e.CRC(i) != cl.crc || !v.forwards(e.Layer, cl.layer) {
-		v.c.add("record", v.place(cl).String(), "the record has block %d of layer %d, LSN %d, there; the map has block %d of layer %d, LSN %d",
+		v.c.addAt("record", v.place(cl), "the record has block %d of layer %d, LSN %d, there; the map has block %d of layer %d, LSN %d",
 			e.Block+uint64(i), e.Layer, lsn, cl.block, cl.layer, cl.lsn)
 	}
 	v.data(cl)
@@ -216,11 +216,11 @@ func (v *segmentCheck) forwards(from, to uint64) bool {
 func (v *segmentCheck) data(cl *claim) {
 	p, err := v.window.at(cl.sector, format.BlockSize)
 	if err != nil {
-		v.c.add("data", v.place(cl).String(), "%s: %v", v.c.block(cl.layer, cl.block), err)
+		v.c.addAt("data", v.place(cl), "%s: %v", v.c.block(cl.layer, cl.block), err)
 		return
 	}
 	if got := format.Checksum(p); got != cl.crc {
-		v.c.add("data", v.place(cl).String(), "%s: checksum %08x, the map has %08x", v.c.block(cl.layer, cl.block), got, cl.crc)
+		v.c.addAt("data", v.place(cl), "%s: checksum %08x, the map has %08x", v.c.block(cl.layer, cl.block), got, cl.crc)
 	}
 }
 

@@ -50,6 +50,13 @@ func openMetastore(fs vfs.FS, dir string, create, readOnly bool, log *slog.Logge
 		CacheSize:          16 << 20,
 		MemTableSize:       8 << 20,
 		Logger:             pebbleLogger{log},
+		EventListener: &pebble.EventListener{
+			// Left alone, the store ends the process where a table is damaged.
+			// Whoever reads it gets an error, which is enough.
+			DataCorruption: func(i pebble.DataCorruptionInfo) {
+				log.Error("metadata store is damaged", "file", i.Path, "error", i.Details.Error())
+			},
+		},
 	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
@@ -128,10 +135,10 @@ func (r *segmentRow) encode() []byte {
 }
 
 func decodeSegmentRow(key, v []byte) (r segmentRow, err error) {
-	if len(key) != 6 || len(v) != segmentRowSize || v[0] != 1 || v[1] > uint8(segSealed) {
+	le := binary.LittleEndian
+	if len(key) != 6 || len(v) != segmentRowSize || v[0] != 1 || v[1] > uint8(segSealed) || v[2] >= classCount || v[3] > 1 || le.Uint32(v[12:]) != 0 {
 		return r, fmt.Errorf("%w: segment row %x", format.ErrInvalid, key)
 	}
-	le := binary.LittleEndian
 	return segmentRow{
 		slot: key[1], seg: binary.BigEndian.Uint32(key[2:]),
 		state: segmentState(v[1]), class: v[2], damaged: v[3] != 0,

@@ -80,16 +80,6 @@ func (p *page) splice(lo, hi, n int) []Entry {
 	return p.entries[lo : lo+n]
 }
 
-func (p *page) own() int {
-	n := 0
-	for i := range p.entries {
-		if p.entries[i].Own {
-			n++
-		}
-	}
-	return n
-}
-
 // inherit merges what an ancestor maps into entries: where both have an
 // offset, entries wins. The result is sorted; inherited entries are not Own.
 func inherit(entries, ancestor []Entry) []Entry {
