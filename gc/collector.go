@@ -20,6 +20,7 @@ type Collector struct {
 	devices []*Device // in the order of their turns
 	sched   schedule
 	changed time.Time // when the period last changed
+	weighed time.Time // when the period was last shared out
 
 	ctx context.Context // of Start; nil before
 	wg  sync.WaitGroup
@@ -216,6 +217,10 @@ func (c *Collector) Step(d *Device, now time.Time) Action {
 func (c *Collector) tune(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.cfg.Normal().Mode != Timed {
+		return
+	}
+	c.weigh(now)
 	if c.cfg.Period != 0 {
 		return
 	}

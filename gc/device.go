@@ -17,6 +17,8 @@ type Device struct {
 	wake       chan struct{} // holds one token while there is something new to look at
 	stop       func()        // ends the goroutine of this device and waits for it; nil if there is none
 
+	weight float64 // of this device in sharing out the period; Collector.mu
+
 	mu     sync.Mutex
 	limits Limits
 	mode   Mode

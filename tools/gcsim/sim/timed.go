@@ -133,7 +133,6 @@ type queue struct {
 	err       error
 	active    bool
 	began     int64
-	beganWhy  gc.Reason
 	forcedWas uint64
 }
 
