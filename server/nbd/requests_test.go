@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 )
@@ -189,7 +190,7 @@ func TestAccepted(t *testing.T) {
 }
 
 // withHuge adds an export longer than the longest payload.
-func withHuge(_ *Config, s *shelf) { s.add("huge", 1<<36) }
+func withHuge(_ *Config, s *shelf) { s.add("huge", 1<<33) }
 
 // TestHopeless has requests after which the stream cannot be followed, or should not be.
 func TestHopeless(t *testing.T) {
@@ -280,9 +281,10 @@ func TestWritesOfABatch(t *testing.T) {
 
 // TestExportErrors checks how errors of an export reach the client.
 func TestExportErrors(t *testing.T) {
-	var fail error
+	var failing atomic.Pointer[error]
+	fail := func(err error) { failing.Store(&err) }
 	broken := func(_ *Config, s *shelf) {
-		s.disks["disk"].Fail = func(string, int64, int64) error { return fail }
+		s.disks["disk"].Fail = func(string, int64, int64) error { return *failing.Load() }
 	}
 	all := []req{
 		{cmd: cmdRead, n: 4096}, {cmd: cmdRead, n: 1 << 20},
@@ -291,7 +293,7 @@ func TestExportErrors(t *testing.T) {
 		{cmd: cmdFlush}, {cmd: cmdTrim, n: 4096}, {cmd: cmdWriteZeroes, n: 4096}, {cmd: cmdCache, n: 4096},
 	}
 	forModes(t, broken, func(t *testing.T, r *rig, m mode) {
-		fail = nil
+		fail(nil)
 		c := r.enter(t, m, "disk")
 		for _, e := range []struct {
 			err  error
@@ -304,7 +306,7 @@ func TestExportErrors(t *testing.T) {
 			{fmt.Errorf("text \xff\x00: %w", syscall.ENOSPC), eNoSpc},
 			{errors.New(strings.Repeat("long", 4000)), eIO},
 		} {
-			fail = e.err
+			fail(e.err)
 			for _, x := range all {
 				a := c.do(x)
 				if a.errno != e.want {
@@ -315,14 +317,14 @@ func TestExportErrors(t *testing.T) {
 				}
 			}
 		}
-		fail = fmt.Errorf("reading: %w", &OffsetError{Offset: 8192, Err: syscall.EIO})
+		fail(fmt.Errorf("reading: %w", &OffsetError{Offset: 8192, Err: syscall.EIO}))
 		if a := c.do(req{cmd: cmdRead, off: 4096, n: 8192}); m != simple && a.errOff != 8192 {
 			t.Errorf("the error's offset is %d", a.errOff)
 		}
 		if a := c.do(req{cmd: cmdRead, n: 4096}); a.errOff != 0 || a.errno != eIO {
 			t.Errorf("an offset outside of the request: %d, error %d", a.errOff, a.errno)
 		}
-		fail = nil
+		fail(nil)
 		c.ok(req{cmd: cmdRead, n: 4096})
 	})
 }

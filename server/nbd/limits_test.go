@@ -1,0 +1,518 @@
+package nbd
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestConnectionLimit fills a server with connections. Those over the limit are turned away, and there is room
+// again when one ends.
+func TestConnectionLimit(t *testing.T) {
+	r := newRig(t, func(c *Config, _ *shelf) { c.MaxConnections = 2 })
+	a, b := r.enter(t, simple, "disk"), r.enter(t, simple, "disk")
+	r.dial(t).closed()
+	if n := r.Stats().Refused; n != 1 {
+		t.Errorf("%d connections refused", n)
+	}
+	a.disconnect()
+	eventually(t, "room", func() bool { return len(r.Connections()) == 1 })
+	r.enter(t, simple, "disk").disconnect()
+	b.disconnect()
+}
+
+// TestSilentClients has clients that stop in the middle of something. They are dropped; one that is only idle
+// is not.
+func TestSilentClients(t *testing.T) {
+	r := newRig(t, func(c *Config, _ *shelf) {
+		c.HandshakeTimeout, c.StallTimeout = 100*time.Millisecond, 100*time.Millisecond
+	})
+	idle := r.enter(t, structured, "disk")
+	idle.ok(req{cmd: cmdRead, n: 4096})
+
+	r.dial(t).expectDrop(18) // says nothing
+	c := r.dial(t)
+	c.greet(0)
+	c.write(option(optInfo, infoData("disk"))[:20]) // half an option
+	c.expectDrop(0)
+	for _, part := range [][]byte{
+		req{cmd: cmdRead, n: 4096}.bytes(structured)[:27],
+		req{cmd: cmdWrite, data: pattern(4096, 0)}.bytes(structured)[:200],
+		req{cmd: cmdWrite, data: pattern(1<<20, 0)}.bytes(structured)[:200<<10],
+	} {
+		c := r.enter(t, structured, "disk")
+		c.write(part)
+		c.expectDrop(0)
+	}
+	if n := r.Stats().Stalled; n != 3 {
+		t.Errorf("%d stalled clients counted", n)
+	}
+	idle.ok(req{cmd: cmdRead, n: 4096})
+	idle.disconnect()
+}
+
+// expectDrop reads what the server still says, and waits for the end.
+func (c *client) expectDrop(n int) {
+	c.t.Helper()
+	c.read(n)
+	c.closed()
+}
+
+// TestSlowSender sends a request more slowly than the stall timeout, but gets ahead all the time.
+func TestSlowSender(t *testing.T) {
+	r := newRig(t, func(c *Config, _ *shelf) { c.StallTimeout = 100 * time.Millisecond })
+	c := r.enter(t, structured, "disk")
+	x := req{cmd: cmdWrite, data: pattern(10*minProgress, 0)}
+	p := x.bytes(structured)
+	for len(p) > 0 {
+		n := min(len(p), 2*minProgress)
+		c.write(p[:n])
+		p = p[n:]
+		time.Sleep(40 * time.Millisecond)
+	}
+	if a := c.answer(x); a.errno != 0 {
+		t.Errorf("error %d", a.errno)
+	}
+}
+
+// TestClientThatDoesNotRead sends requests and never reads a reply. Its memory is bounded, others are served
+// meanwhile, and it is dropped.
+func TestClientThatDoesNotRead(t *testing.T) {
+	r := newRig(t, func(c *Config, s *shelf) {
+		c.StallTimeout, c.MaxInFlight, c.MaxBufferBytes = time.Second, 16, 8<<20
+		s.disks["disk"].TryReads = 2
+	})
+	deaf := r.enter(t, structured, "disk")
+	var reqs []byte
+	for i := range uint64(200) {
+		n := uint64(60 << 10)
+		if i%3 == 0 {
+			n = 1 << 20
+		}
+		reqs = append(reqs, req{cmd: cmdRead, flags: cmdFlagDF & -uint16(i&1), cookie: i, n: n}.bytes(structured)...)
+	}
+	fill := pattern(testSize, 9)
+	deaf.ok(req{cmd: cmdWrite, data: fill})
+	deaf.write(reqs)
+	other := r.enter(t, structured, "disk")
+	for range 50 {
+		if a := other.ok(req{cmd: cmdRead, n: 1 << 20}); len(a.data) != 1<<20 || a.data[77] != fill[77] {
+			t.Fatal("wrong data")
+		}
+		if s := r.Stats(); s.BufferBytes > 8<<20 {
+			t.Fatalf("%d bytes of payload memory", s.BufferBytes)
+		}
+		if c := r.Connections()[0]; c.InFlight > 16 {
+			t.Fatalf("%d requests in flight", c.InFlight)
+		}
+	}
+	eventually(t, "the deaf client to be dropped", func() bool { return r.Stats().Stalled == 1 })
+	other.ok(req{cmd: cmdRead, n: 4096})
+	other.disconnect()
+}
+
+// TestVanishingClients cuts connections while requests of every kind are in flight.
+func TestVanishingClients(t *testing.T) {
+	r := newRig(t, func(c *Config, s *shelf) { s.disks["disk"].TryReads = 2 })
+	var reqs []byte
+	for i := range uint64(64) {
+		cmd := uint16(i % 8)
+		x := req{cmd: cmd, cookie: i, n: 256 << 10}
+		switch cmd {
+		case cmdDisc:
+			continue
+		case cmdWrite:
+			x.data = pattern(int(i)<<12, 0)
+		case cmdFlush:
+			x.n = 0
+		}
+		reqs = append(reqs, x.bytes(extended)...)
+	}
+	for i := range 40 {
+		c := r.enter(t, extended, "disk", "base:allocation")
+		// Nobody reads the replies, so that writing may come to a halt: then the client vanishes there.
+		c.nc.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
+		c.nc.Write(reqs[:len(reqs)*(i+1)/40])
+		c.nc.Close()
+	}
+	eventually(t, "the connections to end", func() bool { return len(r.Connections()) == 0 })
+}
+
+// gate is an export whose reads wait until they may go on.
+type gate struct {
+	Export
+	entered chan struct{}
+	open    chan struct{}
+}
+
+func (g *gate) TryReadAt([]byte, int64) (bool, error) { return false, nil }
+func (g *gate) ReadAt(p []byte, off int64) error {
+	g.entered <- struct{}{}
+	<-g.open
+	return g.Export.ReadAt(p, off)
+}
+
+// gated makes a rig whose exports wait at a gate.
+func gated(t *testing.T, change func(*Config)) (*rig, *gate) {
+	g := &gate{entered: make(chan struct{}, 1000), open: make(chan struct{})}
+	return newRig(t, func(c *Config, s *shelf) {
+		c.Catalog = catalogFunc(func(name string, cl Client) (Export, error) {
+			e, err := s.Open(name, cl)
+			return &gate{e, g.entered, g.open}, err
+		})
+		if change != nil {
+			change(c)
+		}
+	}), g
+}
+
+type catalogFunc func(string, Client) (Export, error)
+
+func (catalogFunc) List() []ExportInfo                           { return nil }
+func (f catalogFunc) Open(name string, c Client) (Export, error) { return f(name, c) }
+
+// TestOutOfOrder: a request that waits for the disk holds up no other.
+func TestOutOfOrder(t *testing.T) {
+	r, g := gated(t, nil)
+	c := r.enter(t, structured, "disk")
+	slow := req{cmd: cmdRead, cookie: 1, n: 4096}
+	c.send(slow)
+	<-g.entered
+	for i := range uint64(10) {
+		c.ok(req{cmd: cmdWrite, cookie: 10 + i, data: []byte("x")})
+		c.ok(req{cmd: cmdFlush, cookie: 20 + i})
+	}
+	close(g.open)
+	if a := c.answer(slow); a.errno != 0 {
+		t.Errorf("error %d", a.errno)
+	}
+}
+
+// TestInFlightLimit: beyond the limit requests wait in the socket.
+func TestInFlightLimit(t *testing.T) {
+	r, g := gated(t, func(c *Config) { c.MaxInFlight, c.Workers = 4, 2 })
+	c := r.enter(t, simple, "disk")
+	var all []byte
+	for i := range uint64(20) {
+		all = append(all, req{cmd: cmdRead, cookie: i, n: 4096}.bytes(simple)...)
+	}
+	c.write(all)
+	<-g.entered
+	<-g.entered
+	eventually(t, "the limit", func() bool { return r.Connections()[0].InFlight == 4 })
+	if len(g.entered) != 0 {
+		t.Error("more workers than allowed")
+	}
+	close(g.open)
+	c.read(20 * (simpleReplySize + 4096))
+	c.disconnect()
+}
+
+// TestShutdown stops a server with requests in flight: they are answered before the connection is closed.
+func TestShutdown(t *testing.T) {
+	r, g := gated(t, nil)
+	c, idle := r.enter(t, structured, "disk"), r.enter(t, structured, "disk")
+	negotiating := r.dial(t)
+	negotiating.read(18)
+	slow := req{cmd: cmdRead, cookie: 1, n: 4096}
+	c.send(slow)
+	<-g.entered
+	done := make(chan error)
+	go func() { done <- r.Shutdown(context.Background()) }()
+	idle.closed()
+	negotiating.closed()
+	select {
+	case <-done:
+		t.Fatal("Shutdown did not wait")
+	default:
+	}
+	close(g.open)
+	if a := c.answer(slow); a.errno != 0 {
+		t.Errorf("error %d", a.errno)
+	}
+	c.closed()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if nc, err := net.Dial("unix", r.path); err == nil {
+		t.Error("the server still listens")
+		nc.Close()
+	}
+}
+
+// TestShutdownOutOfTime: what has not begun when the time is up is answered with ESHUTDOWN.
+func TestShutdownOutOfTime(t *testing.T) {
+	r, g := gated(t, func(c *Config) { c.Workers = 1 })
+	c := r.enter(t, structured, "disk")
+	c.send(req{cmd: cmdRead, cookie: 1, n: 4096})
+	<-g.entered
+	c.send(req{cmd: cmdRead, cookie: 2, n: 4096})
+	c.send(req{cmd: cmdFlush, cookie: 3})
+	eventually(t, "the requests to be received", func() bool { return r.Connections()[0].InFlight == 3 })
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	done := make(chan error)
+	go func() { done <- r.Shutdown(ctx) }()
+	eventually(t, "the end of time", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for c := range r.conns {
+			return c.jobs.aborted.Load()
+		}
+		return false
+	})
+	close(g.open)
+	want := map[uint64]uint32{1: 0, 2: eShutdown, 3: eShutdown}
+	for len(want) > 0 {
+		k, err := c.chunk()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e, ok := want[k.cookie]; !ok || k.errno != e {
+			t.Errorf("request %d: error %d, want %d", k.cookie, k.errno, e)
+		}
+		delete(want, k.cookie)
+	}
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("Shutdown: %v", err)
+	}
+}
+
+func TestServeEndsWithContext(t *testing.T) {
+	r := newRig(t, nil)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- r.Serve(ctx, l) }()
+	c := r.enter(t, simple, "disk")
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	c.ok(req{cmd: cmdRead, n: 1}) // other listeners and connections go on
+	if err := r.Serve(context.Background(), l); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("serving a closed listener: %v", err)
+	}
+}
+
+// TestIdleMemory: connections that wait hold no buffers.
+func TestIdleMemory(t *testing.T) {
+	r := newRig(t, nil)
+	const n = 200
+	for range n {
+		c := r.enter(t, structured, "disk")
+		c.ok(req{cmd: cmdWrite, data: pattern(4096, 0)})
+		c.ok(req{cmd: cmdRead, n: 64 << 10})
+	}
+	heap := func() uint64 {
+		var ms runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&ms)
+		return ms.HeapAlloc
+	}
+	disk := uint64(1 << 20) // one chunk of the disk itself
+	eventually(t, "the memory of idle connections", func() bool { return heap() < disk+n*(32<<10) })
+}
+
+// TestConcurrentClients has many connections at work while some come and go, for the race detector.
+func TestConcurrentClients(t *testing.T) {
+	r := newRig(t, func(_ *Config, s *shelf) { s.disks["disk"].TryReads = 3 })
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for range 5 {
+				c := r.dial(t)
+				c.enter(modes[i%3], "disk")
+				base := uint64(i) << 18
+				p := pattern(100<<10, byte(i))
+				c.send(req{cmd: cmdWrite, flags: cmdFlagFUA, off: base, data: p})
+				c.answer(req{cmd: cmdWrite, off: base})
+				a := c.do(req{cmd: cmdRead, off: base, n: uint64(len(p))})
+				if string(a.data) != string(p) {
+					t.Error("wrong data")
+				}
+				r.Connections()
+				c.disconnect()
+			}
+		}()
+	}
+	wg.Wait()
+}
+
+// recorder adds up what it is told.
+type recorder struct {
+	n, bytes, errors [NumOps]atomic.Int64
+	calls            atomic.Int64
+}
+
+func (m *recorder) Export(string) Recorder { return m }
+func (m *recorder) Record(op Op, n int, bytes int64, errs int, d time.Duration) {
+	m.calls.Add(1)
+	m.n[op].Add(int64(n))
+	m.bytes[op].Add(bytes)
+	m.errors[op].Add(int64(errs))
+	if d <= 0 || d > testDeadline {
+		panic(d)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	var rec recorder
+	r := newRig(t, func(c *Config, s *shelf) {
+		c.Metrics = &rec
+		s.disks["disk"].Fail = func(op string, off, _ int64) error {
+			if op == "read" && off == 8192 {
+				return syscall.EIO
+			}
+			return nil
+		}
+	})
+	c := r.enter(t, structured, "disk", "base:allocation")
+	var burst []byte
+	for range 16 {
+		burst = append(burst, req{cmd: cmdWrite, data: pattern(512, 0)}.bytes(structured)...)
+	}
+	c.write(burst)
+	for range 16 {
+		c.answer(req{cmd: cmdWrite})
+	}
+	if n := rec.calls.Load(); n > 4 {
+		t.Errorf("%d calls for 16 writes that came together", n)
+	}
+	c.ok(req{cmd: cmdWrite, flags: cmdFlagFUA, data: pattern(100<<10, 0)})
+	c.ok(req{cmd: cmdWrite, flags: cmdFlagFUA, data: pattern(1<<10, 0)})
+	c.ok(req{cmd: cmdRead, n: 4096})
+	c.do(req{cmd: cmdRead, off: 8192, n: 4096})
+	c.do(req{cmd: cmdRead, off: testSize, n: 1})
+	c.ok(req{cmd: cmdFlush})
+	c.ok(req{cmd: cmdTrim, n: 8192})
+	c.ok(req{cmd: cmdWriteZeroes, n: 4096})
+	c.ok(req{cmd: cmdCache, n: 4096})
+	c.ok(req{cmd: cmdBlockStatus, n: 4096})
+	c.disconnect()
+	eventually(t, "the end", func() bool { return len(r.Connections()) == 0 })
+	for op, want := range map[Op][3]int64{
+		OpRead: {3, 4096, 2}, OpWrite: {18, 16*512 + 101<<10, 0}, OpFlush: {1, 0, 0}, OpTrim: {1, 8192, 0},
+		OpWriteZeroes: {1, 4096, 0}, OpCache: {1, 4096, 0}, OpBlockStatus: {1, 4096, 0},
+	} {
+		if got := [3]int64{rec.n[op].Load(), rec.bytes[op].Load(), rec.errors[op].Load()}; got != want {
+			t.Errorf("%v: count, bytes, errors %v, want %v", op, got, want)
+		}
+	}
+}
+
+func TestConnections(t *testing.T) {
+	r := newRig(t, nil)
+	if got := r.Connections(); len(got) != 0 {
+		t.Errorf("%+v", got)
+	}
+	c := r.enter(t, simple, "rom")
+	c.ok(req{cmd: cmdRead, n: 100})
+	var got Connection
+	eventually(t, "the counters", func() bool { got = r.Connections()[0]; return got.BytesOut == simpleReplySize+100 })
+	if got.Export != "rom" || !got.ReadOnly || got.BytesIn != requestSize || got.Since.IsZero() || got.InFlight != 0 {
+		t.Errorf("%+v", got)
+	}
+	if got.Client.Addr == "" || got.Client.TLS {
+		t.Errorf("client %+v", got.Client)
+	}
+}
+
+// TestStatusPayload has the form of BLOCK_STATUS that names contexts, with more than one context to name.
+func TestStatusPayload(t *testing.T) {
+	r := newRig(t, nil)
+	always := func(status uint64) func(Export, int64, int64, func(int64, uint64) bool) error {
+		return func(_ Export, _, n int64, emit func(int64, uint64) bool) error {
+			for n > 0 && emit(min(n, 512), status) {
+				n -= 512
+				status ^= 1 // every range is one of its own
+			}
+			return nil
+		}
+	}
+	r.contexts = []metaContext{metaContexts[0], {"x-a:one", always(8)}, {"x-a:two", always(16)}}
+	c := r.dial(t)
+	c.greet(flagFixedNewstyle)
+	c.ack(optExtendedHeaders, nil)
+	c.mode = extended
+	c.setMeta("disk", "base:allocation", "x-a:one", "x-a:two", "x-a:none")
+	if len(c.contexts) != 3 || c.contexts[3] != "x-a:two" {
+		t.Fatalf("contexts %v", c.contexts)
+	}
+	c.goTo("disk")
+	if c.flags&flagBlockStatusPayload == 0 {
+		t.Error("the payload form is not offered")
+	}
+	payload := func(n uint64, ids ...uint32) req {
+		p := binary.BigEndian.AppendUint64(nil, n)
+		for _, id := range ids {
+			p = binary.BigEndian.AppendUint32(p, id)
+		}
+		return req{cmd: cmdBlockStatus, off: 4096, data: p}
+	}
+	a := c.ok(req{cmd: cmdBlockStatus, off: 4096, n: 8192})
+	if len(a.status) != 3 || len(a.status[1]) != 1 || len(a.status[2]) != 16 || a.status[3][1] != (extent{512, 17}) {
+		t.Errorf("all contexts: %v", a.status)
+	}
+	for _, ids := range [][]uint32{{1}, {3, 1}, {1, 2, 3}} {
+		a := c.ok(payload(4096, ids...))
+		if len(a.status) != len(ids) {
+			t.Errorf("contexts %v: %v", ids, a.status)
+		}
+		for _, id := range ids {
+			if len(a.status[id]) == 0 {
+				t.Errorf("contexts %v: none of %d", ids, id)
+			}
+		}
+	}
+	one := payload(1<<20, 2)
+	one.flags = cmdFlagReqOne
+	if a := c.ok(one); len(a.status[2]) != 1 {
+		t.Errorf("REQ_ONE: %v", a.status)
+	}
+	// As many ranges as the buffer holds; the client asks on.
+	if a := c.ok(payload(testSize-4096, 3)); len(a.status[3]) < 1000 || len(a.status[3]) > statusBuffer/16 {
+		t.Errorf("%d ranges", len(a.status[3]))
+	}
+	for what, x := range map[string]req{
+		"unknown id": payload(4096, 1, 4), "id twice": payload(4096, 1, 1), "no ids": payload(4096),
+		"too many ids": payload(4096, 1, 2, 3, 1), "zero length": payload(0, 1), "past the end": payload(testSize, 1),
+		"length of 64 bits": payload(1<<63, 1),
+		"odd length":        {cmd: cmdBlockStatus, data: make([]byte, 13)},
+		"long":              {cmd: cmdBlockStatus, data: make([]byte, 1<<20)},
+	} {
+		if a := c.do(x); a.errno != eInval {
+			t.Errorf("%s: error %d", what, a.errno)
+		}
+	}
+	c.disconnect()
+}
+
+// TestStatusOf64Bits asks for more than compact headers can tell.
+func TestStatusOf64Bits(t *testing.T) {
+	r := newRig(t, withHuge)
+	c := r.enter(t, extended, "huge", "base:allocation")
+	if a := c.ok(req{cmd: cmdBlockStatus, n: 1 << 33}); a.status[1][0] != (extent{1 << 33, 3}) {
+		t.Errorf("%v", a.status)
+	}
+	c.ok(req{cmd: cmdWriteZeroes, n: 1 << 33})
+	c.ok(req{cmd: cmdTrim, n: 1 << 33})
+	c.disconnect()
+	if _, err := io.ReadAll(c.nc); err != nil {
+		t.Error(err)
+	}
+}
