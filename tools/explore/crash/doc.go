@@ -1,0 +1,15 @@
+// Package crash explores what a loss of power or a kill -9 leaves of an array.
+//
+// A run is a chain of lives. In each life several goroutines work on an array
+// of in-memory devices; at instants drawn from the seed, in the middle of
+// operations of the devices or of the metadata store, copies are made of what
+// a crash at that very instant could leave. Each copy is a state: it is
+// opened, perhaps crashed again while it recovers, and what it holds is
+// compared with what was acknowledged (oracle.go). One of the states is where
+// the next life begins.
+//
+// The package touches nothing but memory. Of the array it uses what any caller
+// can use, and VerifyBooks.
+//
+// Lock order: Run.admin, volume.exclusive, units.mu, Run.mu.
+package crash

@@ -1,0 +1,312 @@
+package crash
+
+import (
+	"fmt"
+	"math"
+
+	"lsad/lsa"
+)
+
+const never = math.MaxInt64
+
+// observation is what a state turned out to hold: where the next life begins.
+type observation struct {
+	catalog *catalog
+	tags    map[*volume][]tag
+	snaps   map[*snapshot][]tag
+}
+
+// sighting is a cell as a state shows it: one of these versions.
+type sighting struct {
+	vol      *volume
+	cell     int
+	versions []version
+	seen     tag
+	at       []int // positions in versions that hold what was seen, ascending
+	chosen   int   // index in at
+}
+
+// oracle decides whether a state is one that the promises allow.
+//
+// The array orders all changes. A crash leaves a prefix of that order, which
+// must contain all that was durable. The oracle does not know the order, only
+// that a change which was acknowledged before another was asked for comes
+// first. So for each cell it finds which version is there: the change that
+// made it is included, the next one is not. That is a prefix of some legal
+// order if no change that is left out was acknowledged before one that is
+// included was asked for. bound is the latest moment at which an included
+// change was asked for; something durable counts as included too.
+type oracle struct {
+	r     *Run
+	at    *instant
+	bound int64
+	why   string // what set bound
+	all   []*sighting
+	seen  *observation
+}
+
+// check compares an open array with what the model says of the instant. The
+// workload must not be running.
+func (r *Run) check(a *lsa.Array, at *instant) (*observation, error) {
+	o := &oracle{r: r, at: at, seen: &observation{tags: map[*volume][]tag{}, snaps: map[*snapshot][]tag{}}}
+	o.bound, o.why = r.durableAt(at)
+	if err := o.checkCatalog(a); err != nil {
+		return nil, err
+	}
+	for name, v := range o.seen.catalog.volumes {
+		if err := o.look(a, name, v.vol, v.blocks); err != nil {
+			return nil, err
+		}
+		for _, s := range v.snaps {
+			if err := o.checkSnapshot(a, name, s); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := o.checkPrefix(o.all, &o.bound, &o.why); err != nil {
+		return nil, err
+	}
+	for _, s := range o.all {
+		o.seen.tags[s.vol][s.cell] = s.seen
+	}
+	if err := a.VerifyBooks(); err != nil {
+		return nil, err
+	}
+	return o.seen, nil
+}
+
+// durableAt is the moment before which all that was acknowledged must be there.
+func (r *Run) durableAt(at *instant) (int64, string) {
+	if !at.power {
+		return at.when, "the process died, the machine did not"
+	}
+	bound, why := int64(0), "nothing was durable"
+	for _, f := range r.flushes {
+		if f.ack != 0 && f.ack < at.when && f.inv > bound {
+			bound, why = f.inv, fmt.Sprintf("%s of %d-%d", f.kind, f.inv, f.ack)
+		}
+	}
+	return bound, why
+}
+
+// checkCatalog finds the administrative change that was the last.
+func (o *oracle) checkCatalog(a *lsa.Array) error {
+	all := o.r.catalogs
+	first, last := 0, 0
+	for i, c := range all {
+		if c.op == nil {
+			continue
+		}
+		if c.op.inv < o.at.when {
+			last = i
+		}
+		if c.op.ack != 0 && c.op.ack < o.at.when {
+			first = i // it returned, so it was durable
+		}
+	}
+	infos := a.Volumes()
+	var why error
+	for i := first; i <= last; i++ {
+		if why = sameCatalog(all[i], infos); why == nil {
+			o.seen.catalog = all[i]
+			if c := all[i]; c.op != nil && i > first && o.bound < c.op.inv && sameCatalog(all[first], infos) != nil {
+				o.bound, o.why = c.op.inv, "included: "+c.op.kind
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("catalogue is none of %d to %d: %w", first, last, why)
+}
+
+func sameCatalog(c *catalog, infos []lsa.VolumeInfo) error {
+	if len(infos) != len(c.volumes) {
+		return fmt.Errorf("%d volumes, want %d", len(infos), len(c.volumes))
+	}
+	for _, i := range infos {
+		v, ok := c.volumes[i.Name]
+		if !ok {
+			return fmt.Errorf("volume %s is there", i.Name)
+		}
+		if i.Size != volumeBytes(v.blocks) || i.Origin != v.origin || len(i.Snapshots) != len(v.snaps) {
+			return fmt.Errorf("volume %s has %d blocks, %d snapshots, origin %q; want %d, %d, %q",
+				i.Name, i.Size/blockSize, len(i.Snapshots), i.Origin, v.blocks, len(v.snaps), v.origin)
+		}
+		for j, s := range i.Snapshots {
+			if want := v.snaps[j]; s.Name != want.name || s.Size != volumeBytes(want.blocks) {
+				return fmt.Errorf("snapshot %s@%s of %d blocks, want %s of %d", i.Name, s.Name, s.Size/blockSize, want.name, want.blocks)
+			}
+		}
+	}
+	return nil
+}
+
+// look finds the version of each cell of a volume.
+func (o *oracle) look(a *lsa.Array, name string, v *volume, blocks int) error {
+	tags, err := readTags(a, name, blocks)
+	if err != nil {
+		return err
+	}
+	o.seen.tags[v] = tags
+	begin := len(o.all)
+	for i, t := range tags {
+		s, err := o.sight(v, i, t)
+		if err != nil {
+			return err
+		}
+		o.all = append(o.all, s)
+	}
+	return noneTorn(name, o.all[begin:])
+}
+
+// sight finds the versions of a cell that hold t.
+func (o *oracle) sight(v *volume, cell int, t tag) (*sighting, error) {
+	s := &sighting{vol: v, cell: cell, seen: t, versions: []version{{}}}
+	if cell < len(v.cells) {
+		s.versions = v.cells[cell]
+	}
+	for i, version := range s.versions {
+		if version.op != nil && version.op.inv >= o.at.when {
+			s.versions = s.versions[:i]
+			break
+		}
+		if version.tag == t {
+			s.at = append(s.at, i)
+		}
+	}
+	if len(s.at) == 0 {
+		return nil, fmt.Errorf("volume %s block %d cell %d: holds write %d, which never was there: %s", v.name, cell/cellsPerBlock, cell, t, s.history())
+	}
+	return s, nil
+}
+
+func (s *sighting) history() string {
+	text := ""
+	for _, v := range s.versions[max(0, len(s.versions)-6):] {
+		if v.op == nil {
+			text += fmt.Sprintf(" [%d before]", v.tag)
+			continue
+		}
+		text += fmt.Sprintf(" [%d %s %d-%d failed=%v]", v.tag, v.op.kind, v.op.inv, v.op.ack, v.op.failed)
+	}
+	return text
+}
+
+// included is when the change that made the version at position k was asked for.
+func (s *sighting) included() int64 {
+	if o := s.versions[s.at[s.chosen]].op; o != nil {
+		return o.inv
+	}
+	return 0
+}
+
+// excluded is when the first change was acknowledged that the state lacks.
+func (s *sighting) excluded(when int64) (int64, *op) {
+	for _, v := range s.versions[s.at[s.chosen]+1:] {
+		if !v.op.failed && v.op.ack != 0 {
+			if v.op.ack >= when {
+				break
+			}
+			return v.op.ack, v.op
+		}
+	}
+	return never, nil
+}
+
+// noneTorn: of one write, all cells of a block are there or none.
+func noneTorn(name string, cells []*sighting) error {
+	for b := 0; b < len(cells); b += cellsPerBlock {
+		block := cells[b : b+cellsPerBlock]
+		for _, s := range block {
+			next := s.at[0] + 1
+			if len(s.at) > 1 || next == len(s.versions) || s.versions[next].tag == 0 || s.versions[next].op.kind != "write" {
+				continue
+			}
+			for _, other := range block {
+				if other.seen == s.versions[next].tag {
+					return fmt.Errorf("%s: block %d is torn: cell %d holds write %d, cell %d only what came before: %s",
+						name, b/cellsPerBlock, other.cell, other.seen, s.cell, s.history())
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// checkPrefix finds versions that make a prefix, where cells leave a choice:
+// the earliest that is not ruled out. bound grows as they are included.
+func (o *oracle) checkPrefix(cells []*sighting, bound *int64, why *string) error {
+	for changed := true; changed; {
+		changed = false
+		for _, s := range cells {
+			for {
+				ack, lost := s.excluded(o.at.when)
+				if ack > *bound {
+					break
+				}
+				if s.chosen+1 == len(s.at) {
+					return fmt.Errorf("volume %s block %d cell %d: holds write %d and lacks the %s of %d-%d, but everything acknowledged before %d must be there (%s):%s",
+						s.vol.name, s.cell/cellsPerBlock, s.cell, s.seen, lost.kind, lost.inv, lost.ack, *bound, *why, s.history())
+				}
+				s.chosen++
+			}
+			if at := s.included(); at > *bound {
+				*bound, changed = at, true
+				*why = fmt.Sprintf("included: write %d in block %d of %s", s.seen, s.cell/cellsPerBlock, s.vol.name)
+			}
+		}
+	}
+	return nil
+}
+
+// checkSnapshot: it is what the volume was at one moment between the request
+// and its end, and that is as durable as the snapshot.
+func (o *oracle) checkSnapshot(a *lsa.Array, volume string, s *snapshot) error {
+	name := volume + "@" + s.name
+	tags, err := readTags(a, name, s.blocks)
+	if err != nil {
+		return err
+	}
+	o.seen.snaps[s] = tags
+	if s.pinned != nil {
+		for i, t := range tags {
+			if t != s.pinned[i] {
+				return fmt.Errorf("snapshot %s block %d cell %d: holds write %d, held %d", name, i/cellsPerBlock, i, t, s.pinned[i])
+			}
+		}
+		return nil
+	}
+	return o.checkInstant(name, s, tags)
+}
+
+func (o *oracle) checkInstant(name string, s *snapshot, tags []tag) error {
+	var cells []*sighting
+	included := map[*op]bool{}
+	for i, t := range tags {
+		c, err := o.sight(s.vol, i, t)
+		if err != nil {
+			return fmt.Errorf("snapshot %s: %w", name, err)
+		}
+		cells = append(cells, c)
+		if v := c.versions[c.at[0]]; len(c.at) == 1 && v.op != nil && v.op.kind == "write" && v.tag != 0 {
+			included[v.op] = true
+		}
+	}
+	for _, c := range cells {
+		if next := c.at[0] + 1; len(c.at) == 1 && next < len(c.versions) {
+			if v := c.versions[next]; included[v.op] && !v.op.failed {
+				return fmt.Errorf("snapshot %s cuts write %d (%d-%d) in two at cell %d:%s", name, v.tag, v.op.inv, v.op.ack, c.cell, c.history())
+			}
+		}
+	}
+	bound, why := s.op.inv, "snapshot asked for"
+	if err := o.checkPrefix(cells, &bound, &why); err != nil {
+		return fmt.Errorf("snapshot %s: %w", name, err)
+	}
+	if s.op.ack != 0 && bound > s.op.ack {
+		return fmt.Errorf("snapshot %s ended at %d and holds what was asked for at %d (%s)", name, s.op.ack, bound, why)
+	}
+	if bound > o.bound && bound != s.op.inv {
+		o.bound, o.why = bound, "in snapshot "+name+": "+why
+	}
+	return nil
+}

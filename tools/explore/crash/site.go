@@ -1,0 +1,202 @@
+package crash
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"lsad/internal/blockdev"
+	"lsad/lsa/format"
+)
+
+// instant is one moment at which a crash happens, and what it leaves.
+type instant struct {
+	when  int64 // of Run.clock: what was acknowledged before may count
+	power bool  // power was lost, now or in a crash before without a life between
+	mems  []*blockdev.Mem
+	fs    *vfs.MemFS
+	boot  format.UUID
+	what  string // the operation that was under way
+	depth int    // 1: crash of a life, 2: of its recovery, 3: of the recovery from that
+
+	checkpointing, collecting bool // under way
+	counts                    bool // more than one device, and a checkpoint or collection under way or done
+	faulted                   bool // a device had failed
+}
+
+// fault makes operations of one device fail.
+type fault struct {
+	slot  int
+	kind  blockdev.OpKind
+	after int64 // changes of the array's devices
+	times int
+	err   error
+	hits  atomic.Int64
+}
+
+// site is the place where an array runs: devices and a file system that watch
+// each operation, yield crash states, and fail on demand.
+type site struct {
+	r    *Run
+	mems []*blockdev.Mem
+	fs   *vfs.MemFS
+	boot format.UUID
+
+	count  atomic.Int64 // of operations that change something
+	mu     sync.Mutex
+	rng    *rand.Rand
+	plan   map[int64]int // count: how many copies to make there
+	base   *instant      // where the site comes from; nil for a fresh array
+	depth  int
+	fault  *fault
+	jitter bool
+	taken  []*instant
+}
+
+func (r *Run) newSite(mems []*blockdev.Mem, fs *vfs.MemFS, boot format.UUID, depth int) *site {
+	s := &site{r: r, mems: mems, fs: fs, boot: boot, depth: depth, rng: rand.New(rand.NewPCG(r.rng.Uint64(), 1)), plan: map[int64]int{}}
+	for i, m := range mems {
+		m.OnOp = func(op blockdev.Op) error { return s.onDevice(i, op) }
+	}
+	return s
+}
+
+// planCrashes draws so many moments out of the next span operations.
+func (s *site) planCrashes(moments int, span int64, copies int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.count.Load()
+	for range moments {
+		s.plan[now+1+s.rng.Int64N(span)] = 1 + s.rng.IntN(copies)
+	}
+}
+
+func (s *site) clearPlan() {
+	s.mu.Lock()
+	clear(s.plan)
+	s.fault, s.jitter = nil, false
+	s.mu.Unlock()
+}
+
+func (s *site) take() []*instant {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.taken
+	s.taken = nil
+	return t
+}
+
+func (s *site) onDevice(slot int, op blockdev.Op) error {
+	if op.Kind == blockdev.OpRead || op.Kind == blockdev.OpTryRead {
+		s.dawdle()
+		return nil
+	}
+	n := s.count.Add(1)
+	s.crashPoint(n, slot, op)
+	s.dawdle()
+	return s.failing(slot, n, op.Kind)
+}
+
+// store watches the metadata store's files.
+func (s *site) store() vfs.FS {
+	return errorfs.Wrap(s.fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			s.crashPoint(s.count.Add(1), -1, blockdev.Op{})
+		}
+		return nil
+	}))
+}
+
+func (s *site) failing(slot int, n int64, kind blockdev.OpKind) error {
+	s.mu.Lock()
+	f := s.fault
+	s.mu.Unlock()
+	if f == nil || f.slot != slot || f.kind != kind || n < f.after {
+		return nil
+	}
+	if hit := f.hits.Add(1); hit > int64(f.times) {
+		return nil
+	}
+	s.r.faulted.Store(true)
+	return f.err
+}
+
+// dawdle lets other goroutines in between now and then.
+func (s *site) dawdle() {
+	s.mu.Lock()
+	roll := 100
+	if s.jitter {
+		roll = s.rng.IntN(100)
+	}
+	s.mu.Unlock()
+	switch {
+	case roll < 2:
+		time.Sleep(20 * time.Microsecond)
+	case roll < 25:
+		runtime.Gosched()
+	}
+}
+
+// crashPoint makes the copies that are planned for the n-th change.
+func (s *site) crashPoint(n int64, slot int, op blockdev.Op) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	copies := s.plan[n]
+	if copies == 0 {
+		return
+	}
+	delete(s.plan, n)
+	what := "a change of the metadata store"
+	if slot >= 0 {
+		what = fmt.Sprintf("%v of device %d at %d+%d", op.Kind, slot, op.Off, op.Len)
+	}
+	for range copies {
+		s.taken = append(s.taken, s.copy(what, s.rng.IntN(10) < 6))
+	}
+}
+
+// copy makes what a crash now could leave. The site's lock is held.
+func (s *site) copy(what string, power bool) *instant {
+	i := &instant{what: what, power: power, boot: s.boot, depth: s.depth}
+	percent := 100
+	crash := blockdev.KillAll
+	if power {
+		percent, crash = []int{0, 50, 100}[s.rng.IntN(3)], blockdev.CrashAll
+		i.boot = randomUUID(s.rng)
+	}
+	i.mems = crash(s.rng, s.mems, func() {
+		i.when = s.r.clock.Add(1)
+		i.fs = s.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: s.rng})
+	})
+	i.faulted = s.r.faulted.Load()
+	if b := s.base; b != nil { // nothing was acknowledged since
+		i.when, i.power, i.counts = b.when, b.power || power, b.counts
+		i.checkpointing, i.collecting = b.checkpointing, b.collecting
+		return i
+	}
+	i.checkpointing, i.collecting = s.r.checkpointing.Load() > 0, s.r.collecting.Load() > 0
+	i.counts = len(s.mems) > 1 && (i.checkpointing || i.collecting || s.r.didMaintenance.Load())
+	return i
+}
+
+func randomUUID(rng *rand.Rand) (u format.UUID) {
+	for i := range u {
+		u[i] = byte(rng.Uint32())
+	}
+	return u
+}
+
+// devices are the site's devices in any order.
+func (s *site) devices() []blockdev.Device {
+	var all []blockdev.Device
+	for _, m := range s.mems {
+		all = append(all, m)
+	}
+	return all
+}

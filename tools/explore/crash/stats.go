@@ -1,0 +1,73 @@
+package crash
+
+import (
+	"fmt"
+	"sync"
+)
+
+// Stats counts the states that were checked. A state counts, in the sense of
+// the promise to check so many, if its array had more than one device and a
+// checkpoint or a collection was under way or done since the array was opened.
+type Stats struct {
+	mu sync.Mutex
+	Totals
+}
+
+// Totals of Stats.
+type Totals struct {
+	States        int64 `json:"states"`  // all that were checked
+	Counted       int64 `json:"counted"` // those that count
+	Runs          int64 `json:"runs"`
+	PowerLoss     int64 `json:"power_loss"`
+	Kill          int64 `json:"kill"`
+	InCheckpoint  int64 `json:"during_checkpoint"`
+	InCollection  int64 `json:"during_collection"`
+	InRecovery    int64 `json:"during_recovery"`
+	ThirdCrash    int64 `json:"during_recovery_from_that"`
+	DeviceFailed  int64 `json:"with_a_failed_device"`
+	FlushesSeen   int64 `json:"flushes"`
+	Acknowledged  int64 `json:"acknowledged_changes"`
+	Checkpoints   int64 `json:"checkpoints"`
+	Collections   int64 `json:"collections"`
+	AdminChanges  int64 `json:"administrative_changes"`
+	RefusedNoRoom int64 `json:"refused_for_want_of_room"`
+}
+
+func (s *Stats) add(i *instant) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.States++
+	count := func(n *int64, is bool) {
+		if is {
+			*n++
+		}
+	}
+	count(&s.Counted, i.counts)
+	count(&s.PowerLoss, i.power)
+	count(&s.Kill, !i.power)
+	count(&s.InCheckpoint, i.checkpointing)
+	count(&s.InCollection, i.collecting)
+	count(&s.InRecovery, i.depth > 1)
+	count(&s.ThirdCrash, i.depth > 2)
+	count(&s.DeviceFailed, i.faulted)
+}
+
+func (s *Stats) change(fn func(t *Totals)) {
+	s.mu.Lock()
+	fn(&s.Totals)
+	s.mu.Unlock()
+}
+
+// Totals returns the counts as they are now.
+func (s *Stats) Get() Totals {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.Totals
+}
+
+func (t Totals) String() string {
+	return fmt.Sprintf("%d states (%d count) of %d runs: %d after power loss, %d after kill -9; %d during a checkpoint, %d during a collection, %d during recovery, %d of these during recovery from a crash during recovery; %d with a failed device",
+		t.States, t.Counted, t.Runs, t.PowerLoss, t.Kill, t.InCheckpoint, t.InCollection, t.InRecovery, t.ThirdCrash, t.DeviceFailed) +
+		fmt.Sprintf("; %d changes acknowledged, %d flushes, %d checkpoints, %d collections, %d administrative changes, %d refused for want of room",
+			t.Acknowledged, t.FlushesSeen, t.Checkpoints, t.Collections, t.AdminChanges, t.RefusedNoRoom)
+}

@@ -1,0 +1,356 @@
+package crash
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"syscall"
+	"time"
+
+	"lsad/lsa"
+)
+
+// worker is one client of the array.
+type worker struct {
+	*Run
+	ctx context.Context
+	rng *rand.Rand
+}
+
+// workload runs some steps, shared by a few workers, and a collector.
+func (r *Run) workload(ctx context.Context, steps int) {
+	workers := r.cfg.Writers
+	if workers == 0 {
+		workers = 1 + r.rng.IntN(4)
+	}
+	stop := make(chan struct{})
+	var collector, wg sync.WaitGroup
+	seed := r.rng.Uint64()
+	collector.Go(func() { r.collector(ctx, stop, rand.New(rand.NewPCG(seed, 2))) })
+	for range workers {
+		w := &worker{r, ctx, rand.New(rand.NewPCG(r.rng.Uint64(), 3))}
+		wg.Go(func() {
+			for range steps / workers {
+				if ctx.Err() != nil || w.broken() {
+					return
+				}
+				w.step()
+			}
+		})
+	}
+	wg.Wait()
+	close(stop)
+	collector.Wait()
+}
+
+func (r *Run) broken() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.violation != nil
+}
+
+// report stops the workload with a violation.
+func (r *Run) report(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.violation == nil {
+		r.violation = err
+	}
+}
+
+// expect reports an error that nothing explains. room: it may be for want of room.
+func (r *Run) expect(what string, err error, room bool) {
+	switch {
+	case err == nil:
+	case errors.Is(err, syscall.ENOSPC) && room:
+		r.stats.change(func(t *Totals) { t.RefusedNoRoom++ })
+	case r.faulted.Load():
+	default:
+		r.report(fmt.Errorf("%s failed and nothing was wrong: %w", what, err))
+	}
+}
+
+func (w *worker) step() {
+	if roll := w.rng.IntN(200); roll < 176 {
+		w.dataStep(roll)
+	} else {
+		w.arrayStep(roll)
+	}
+}
+
+func (w *worker) dataStep(roll int) {
+	v := w.pick()
+	if v == nil {
+		time.Sleep(time.Microsecond)
+		return
+	}
+	v.exclusive.RLock()
+	defer v.exclusive.RUnlock()
+	if v.unusable {
+		return
+	}
+	switch {
+	case roll < 90:
+		w.write(v)
+	case roll < 98:
+		w.writeLarge(v)
+	case roll < 112:
+		w.trim(v)
+	case roll < 126:
+		w.zero(v)
+	case roll < 140:
+		w.flush(v, "flush")
+	case roll < 154:
+		if w.write(v) {
+			w.flush(v, "fua")
+		}
+	default:
+		w.read(v)
+	}
+}
+
+func (w *worker) pick() *volume {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.volumes) == 0 {
+		return nil
+	}
+	return w.volumes[w.rng.IntN(len(w.volumes))]
+}
+
+// extent draws a few blocks, or a part of some.
+func (w *worker) extent(v *volume, most int) cellRange {
+	island := w.rng.IntN(v.blocks / islandBlocks)
+	from := w.rng.IntN(islandBlocks)
+	n := min(1+w.rng.IntN(most), islandBlocks-from)
+	e := cellRange{(island*islandBlocks + from) * cellsPerBlock, 0}
+	e.to = e.from + n*cellsPerBlock
+	if w.rng.IntN(5) == 0 {
+		e.from += w.rng.IntN(cellsPerBlock)
+		e.to -= w.rng.IntN(cellsPerBlock)
+		e.to = max(e.to, e.from+1)
+	}
+	return e
+}
+
+// begin starts an op that changes the ranges, whose units are locked.
+func (w *worker) begin(v *volume, kind string, ranges []cellRange, tags []tag) *op {
+	o := &op{kind: kind, inv: w.clock.Add(1)}
+	for i, e := range ranges {
+		for c := e.from; c < e.to; c++ {
+			v.cells[c] = append(v.cells[c], version{o, tags[i]})
+		}
+	}
+	return o
+}
+
+func (w *worker) end(o *op, err error) bool {
+	if err != nil {
+		o.failed = true
+		return false
+	}
+	o.ack = w.clock.Add(1)
+	w.stats.change(func(t *Totals) { t.Acknowledged++ })
+	return true
+}
+
+func (w *worker) write(v *volume) bool {
+	var ranges []cellRange
+	for range 1 + w.rng.IntN(4) {
+		ranges = append(ranges, w.extent(v, 4))
+	}
+	return w.writeRanges(v, ranges)
+}
+
+func (w *worker) writeLarge(v *volume) { w.writeRanges(v, []cellRange{w.extent(v, islandBlocks)}) }
+
+func (w *worker) writeRanges(v *volume, ranges []cellRange) bool {
+	v.units.lock(ranges)
+	defer v.units.unlock(ranges)
+	var tags []tag
+	var offs []int64
+	var data [][]byte
+	for _, e := range ranges {
+		t := tag(w.lastTag.Add(1))
+		p := make([]byte, (e.to-e.from)*cellSize)
+		for c := e.from; c < e.to; c++ {
+			fillCell(p[(c-e.from)*cellSize:], t, c)
+		}
+		tags, offs, data = append(tags, t), append(offs, offset(e.from)), append(data, p)
+	}
+	o := w.begin(v, "write", ranges, tags)
+	errs := make([]error, len(offs))
+	v.h.WriteBatch(offs, data, errs)
+	err := errors.Join(errs...)
+	w.expect("write", err, true)
+	return w.end(o, err)
+}
+
+func (w *worker) trim(v *volume) {
+	e := w.extent(v, islandBlocks)
+	if w.rng.IntN(4) == 0 { // to the end of some later island
+		last := e.from/cellsPerBlock/islandBlocks + w.rng.IntN(v.blocks/islandBlocks-e.from/cellsPerBlock/islandBlocks)
+		e.to = (last + 1) * islandBlocks * cellsPerBlock
+	}
+	whole := cellRange{(e.from + cellsPerBlock - 1) / cellsPerBlock * cellsPerBlock, e.to / cellsPerBlock * cellsPerBlock}
+	if whole.to <= whole.from {
+		return
+	}
+	ranges := []cellRange{whole}
+	v.units.lock(ranges)
+	defer v.units.unlock(ranges)
+	o := w.begin(v, "trim", ranges, []tag{0})
+	err := v.h.Trim(offset(e.from), offset(e.to-1)+cellSize-offset(e.from))
+	w.expect("trim", err, false)
+	w.end(o, err)
+}
+
+func (w *worker) zero(v *volume) {
+	ranges := []cellRange{w.extent(v, islandBlocks)}
+	v.units.lock(ranges)
+	defer v.units.unlock(ranges)
+	o := w.begin(v, "zeroes", ranges, []tag{0})
+	e := ranges[0]
+	err := v.h.WriteZeroes(offset(e.from), int64(e.to-e.from)*cellSize, w.rng.IntN(2) == 0)
+	w.expect("write zeroes", err, true)
+	w.end(o, err)
+}
+
+// flush makes what was acknowledged before durable.
+func (w *worker) flush(v *volume, kind string) {
+	f := &op{kind: kind, inv: w.clock.Add(1)}
+	err := v.h.Flush()
+	w.expect("flush", err, false)
+	if err == nil {
+		w.durable(f)
+	}
+}
+
+func (r *Run) durable(f *op) {
+	f.ack = r.clock.Add(1)
+	r.mu.Lock()
+	r.flushes = append(r.flushes, f)
+	r.mu.Unlock()
+	r.stats.change(func(t *Totals) { t.FlushesSeen++ })
+}
+
+// read compares what is there with what was written last.
+func (w *worker) read(v *volume) {
+	e := w.extent(v, 16)
+	ranges := []cellRange{e}
+	locked := w.rng.IntN(3) > 0
+	if locked {
+		v.units.lock(ranges)
+		defer v.units.unlock(ranges)
+	}
+	p := make([]byte, (e.to-e.from)*cellSize)
+	if err := v.h.ReadAt(p, offset(e.from)); err != nil {
+		w.report(fmt.Errorf("read failed: %w", err))
+		return
+	}
+	for c := e.from; c < e.to; c++ {
+		t, err := readCell(p[(c-e.from)*cellSize:][:cellSize], c)
+		if err != nil {
+			w.report(fmt.Errorf("read of %s, cell %d: wrong bytes: %w", v.name, c, err))
+			return
+		}
+		if !locked {
+			continue
+		}
+		if !mayHold(latest(v.cells[c]), t) {
+			s := sighting{versions: v.cells[c]}
+			w.report(fmt.Errorf("read of %s, cell %d: write %d, want the last of%s", v.name, c, t, s.history()))
+			return
+		}
+	}
+}
+
+func mayHold(versions []version, t tag) bool {
+	for _, v := range versions {
+		if v.tag == t {
+			return true
+		}
+	}
+	return false
+}
+
+// arrayStep does something to the array or to what volumes there are.
+func (w *worker) arrayStep(roll int) {
+	switch {
+	case roll < 180:
+		w.checkpoint()
+	case roll < 185:
+		w.collect(w.ctx, w.rng)
+	case roll < 190:
+		w.snapshot()
+	case roll < 192:
+		w.unsnapshot()
+	case roll < 194:
+		w.cloneSnapshot()
+	case roll < 196:
+		w.revert()
+	case roll < 198:
+		w.resize()
+	case roll < 199:
+		w.deleteVolume()
+	default:
+		if err := w.createVolume(w.ctx, w.rng); err != nil {
+			w.report(err)
+		}
+	}
+}
+
+func (r *Run) checkpoint() {
+	r.checkpointing.Add(1)
+	err := r.a.Checkpoint(context.Background())
+	r.checkpointing.Add(-1)
+	if err == nil {
+		r.didMaintenance.Store(true)
+		r.stats.change(func(t *Totals) { t.Checkpoints++ })
+	}
+	r.expect("checkpoint", err, false)
+}
+
+// collector makes room when a writer waits for it.
+func (r *Run) collector(ctx context.Context, stop chan struct{}, rng *rand.Rand) {
+	for {
+		select {
+		case <-stop:
+			return
+		case <-r.spaceWanted:
+			r.collect(ctx, rng)
+			r.checkpoint()
+		}
+	}
+}
+
+// collect collects the segment with the most garbage of one device.
+func (r *Run) collect(ctx context.Context, rng *rand.Rand) {
+	r.collecting.Add(1)
+	defer r.collecting.Add(-1)
+	slots := rng.Perm(len(r.site.mems))
+	for _, slot := range slots {
+		victim, least := -1, 1<<30
+		r.a.Segments(slot, func(s lsa.SegmentInfo) bool {
+			if s.State == "sealed" && !s.Damaged && s.Live > 0 && s.Live < min(least, s.Capacity*9/10) {
+				victim, least = int(s.Segment), s.Live
+			}
+			return true
+		})
+		if victim < 0 {
+			continue
+		}
+		_, err := r.a.Collect(ctx, slot, uint32(victim), nil)
+		if err != nil && errors.Is(err, lsa.ErrInvalid) {
+			continue // it was freed meanwhile
+		}
+		r.expect("collect", err, false)
+		if err == nil {
+			r.didMaintenance.Store(true)
+			r.stats.change(func(t *Totals) { t.Collections++ })
+		}
+		return
+	}
+}
