@@ -60,6 +60,9 @@ func openAdvice(err error) string {
 
 // openOld opens the devices of an array that is there.
 func (s *server) openOld() (err error) {
+	if _, err := os.Stat(s.dir.file(metaDir)); err != nil {
+		return fmt.Errorf("the array's metadata store: %w; without it the devices cannot be read: bring it back", err)
+	}
 	if s.devices, err = openDevices(s.plan.devices, false, s.cfg.Degraded); err != nil {
 		return err
 	}
@@ -96,7 +99,7 @@ func (s *server) createArray(ctx context.Context) error {
 	}
 	s.devices = set
 	s.ends.add(set.close)
-	s.made.add(func() error { return os.RemoveAll(s.dir.file(metaDir)) })
+	s.made.add(s.dir.removeMeta)
 	err = lsa.Create(ctx, lsa.CreateOptions{
 		Devices: set, FS: fileSystem, Meta: s.dir.file(metaDir), SegmentSize: int64(s.cfg.SegmentSize), Logger: s.log,
 	})

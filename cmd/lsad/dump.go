@@ -64,6 +64,9 @@ record of one. The metadata store is not read.`,
   lsad dump --device /dev/sdb --json`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if segments && segment != "" {
+				return config.Usagef("--segments and --segment do not go together")
+			}
 			set, err := o.open(true)
 			if err != nil {
 				return err
@@ -82,7 +85,6 @@ record of one. The metadata store is not read.`,
 	o.flags(cmd)
 	cmd.Flags().BoolVar(&segments, "segments", false, "list the segments")
 	cmd.Flags().StringVar(&segment, "segment", "", "show the records of `SLOT/SEGMENT`")
-	cmd.MarkFlagsMutuallyExclusive("segments", "segment")
 	return cmd
 }
 

@@ -122,6 +122,13 @@ var small = []string{
 	"--volume=vol0:128MiB",
 }
 
+// tiny are flags for an array that is quickly copied or filled.
+var tiny = []string{
+	"--segment-size=64KiB", "--map-cache=16MiB", "--http=127.0.0.1:0",
+	"--device=lsad-data/d0:8MiB", "--device=lsad-data/d1:8MiB", "--device=lsad-data/d2:8MiB",
+	"--volume=vol0:16MiB",
+}
+
 // again are flags for a later start of the same array.
 var again = []string{"--map-cache=16MiB", "--http=127.0.0.1:0"}
 

@@ -68,8 +68,13 @@ func (d *dataDir) clearCutShort(m *members) error {
 			return fmt.Errorf("clear up a creation that was cut short: %w", err)
 		}
 	}
-	if err := os.RemoveAll(d.file(metaDir)); err != nil {
+	if err := d.removeMeta(); err != nil {
 		return fmt.Errorf("clear up a creation that was cut short: %w", err)
 	}
 	return d.removeMembers()
+}
+
+// removeMeta removes a new metadata store, and the room that the array keeps beside it.
+func (d *dataDir) removeMeta() error {
+	return errors.Join(os.RemoveAll(d.file(metaDir)), os.RemoveAll(d.file(metaDir+".reserve")))
 }
