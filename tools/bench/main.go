@@ -1,0 +1,45 @@
+// Command bench measures lsad: beside other NBD servers, its memory, its
+// recovery, and where its time goes.
+//
+//	go run ./tools/bench nbd        lsad beside nbdkit, qemu-nbd and go-nbd's server
+//	go run ./tools/bench profile    CPU profile of lsad during one row of "nbd"
+//
+// Every server runs on a unix socket in a temporary directory, is ended by its
+// own process id whatever happens, and leaves nothing behind. fio's nbd engine
+// is the client. docs/BENCHMARKS.md says how to read the figures.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	err := newRoot().ExecuteContext(ctx)
+	if ctx.Err() != nil {
+		err = errors.New("interrupted")
+	}
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "bench",
+		Short:         "Measure lsad, beside other servers and by itself",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.AddCommand(newNBD(), newProfile())
+	return root
+}
