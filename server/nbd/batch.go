@@ -60,7 +60,7 @@ func (c *conn) wrote(r *request, cause error) error {
 	case cause != nil:
 		return c.failRequest(r, cause)
 	case r.has(cmdFlagFUA):
-		c.group = append(c.group, groupItem{req: *r})
+		c.group = append(c.group, *r)
 		return nil
 	}
 	return c.succeed(r)

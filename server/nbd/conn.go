@@ -40,7 +40,7 @@ type conn struct {
 	size   int64   // of the export, as of this batch
 	req    request // being handled
 	out    outBatch
-	group  []groupItem // waits for a flush
+	group  []request // waits for a flush
 	writes writeBatch
 	stats  batchStats
 }

@@ -12,10 +12,9 @@ type job struct {
 	start time.Time
 	buf   *payload // its data, or nil
 	size  int64    // of buf, as it counts against limits
-	data  int      // bytes of a write's data in buf
 
 	// group holds the requests that a flush completes: FLUSH, and writes with FUA.
-	group []groupItem
+	group []request
 
 	// reply is where short replies are built.
 	reply []byte
@@ -24,12 +23,6 @@ type job struct {
 	offs  [1]int64
 	datas [1][]byte
 	errs  [1]error
-}
-
-// groupItem is a request that waits for a flush, and how its own part went.
-type groupItem struct {
-	req request
-	err error
 }
 
 // jobs is what a connection has in flight beyond its current batch, and the workers for it.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"testing"
 	"time"
 )
@@ -86,13 +87,20 @@ type model struct {
 
 const modelDepth = 24
 
+func modelRequests() int {
+	if os.Getenv("LSAD_TEST") == "full" {
+		return 4000
+	}
+	return 150
+}
+
 func testModel(t *testing.T, r *rig, c *client) {
 	seed := uint64(time.Now().UnixNano())
 	m := &model{
 		rng: rand.New(rand.NewPCG(seed, 1)), c: c,
 		data: make([]byte, testSize), dirty: make([]bool, testSize/4096+1), busy: map[uint64]*flight{},
 	}
-	if err := m.run(400); err != nil {
+	if err := m.run(modelRequests()); err != nil {
 		t.Fatalf("seed %d: %v", seed, err)
 	}
 	for off := 0; off < testSize; off += 1 << 20 { // the end result

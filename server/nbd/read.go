@@ -74,9 +74,9 @@ func (c *conn) spans(r *request) []span {
 	}
 	var list []span
 	at := r.off
-	err := c.export.Extents(r.off, r.n, func(n int64, hole, zero bool) bool {
+	err := c.export.Extents(r.off, r.n, func(n int64, _, zero bool) bool {
 		n = min(n, r.off+r.n-at)
-		hole = zero && n >= minHole
+		hole := zero && n >= minHole
 		if k := len(list); k > 0 && list[k-1].hole == hole {
 			list[k-1].n += n
 		} else {

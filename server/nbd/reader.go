@@ -88,7 +88,7 @@ func (c *conn) handle(r *request) error {
 	case cmdWrite:
 		return c.write(r)
 	case cmdFlush:
-		c.group = append(c.group, groupItem{req: *r})
+		c.group = append(c.group, *r)
 		return nil
 	case cmdBlockStatus:
 		return c.blockStatus(r)

@@ -312,7 +312,7 @@ func TestExportErrors(t *testing.T) {
 				if a.errno != e.want {
 					t.Errorf("%v, command %d: error %d, want %d", e.err, x.cmd, a.errno, e.want)
 				}
-				if m != simple && (a.text == "" || len(a.text) > maxErrorText || strings.ContainsAny(a.text, "\xff\x00")) {
+				if m != simple && (a.text == "" || len(a.text) > maxErrorText || !validString(a.text)) {
 					t.Errorf("%v, command %d: text %q", e.err, x.cmd, a.text)
 				}
 			}

@@ -78,7 +78,7 @@ func (c *conn) runGroup(j *job) []byte {
 		err = c.export.Flush()
 	}
 	for i := range j.group {
-		r := &j.group[i].req
+		r := &j.group[i]
 		if err != nil {
 			j.reply = c.sess.appendError(j.reply, r, err)
 		} else {
