@@ -135,6 +135,9 @@ func decodeEntry(p []byte, e *Entry) (int, error) {
 	le := binary.LittleEndian
 	*e = Entry{Kind: EntryKind(p[0])}
 	n := 0
+	if p[1]|p[2]|p[3] != 0 {
+		return 0, invalid("entry with something in its spare bytes")
+	}
 	switch e.Kind {
 	case EntryWrite:
 		e.Count = uint64(le.Uint32(p[4:]))
@@ -151,8 +154,8 @@ func decodeEntry(p []byte, e *Entry) (int, error) {
 			return 0, invalid("range entry cut short at %d bytes", len(p))
 		}
 		e.Layer, e.Block, e.Count = le.Uint64(p[8:]), le.Uint64(p[16:]), le.Uint64(p[24:])
-		if e.Count == 0 {
-			return 0, invalid("range of no blocks")
+		if e.Count == 0 || le.Uint32(p[4:]) != 0 {
+			return 0, invalid("range of no blocks, or something in its spare bytes")
 		}
 	case EntryMove:
 		if n = moveFixed; len(p) < n {

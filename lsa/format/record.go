@@ -29,6 +29,8 @@ const (
 	// FlagVoid marks a record without entries which says that the LSNs it
 	// covers were never acknowledged. It wins over any other record of them.
 	FlagVoid
+
+	knownFlags = FlagAgain | FlagVoid
 )
 
 // RecordHeader is the fixed part of a header.
@@ -117,13 +119,12 @@ func PeekRecordHeader(sector []byte) (h RecordHeader, ok bool) {
 		entryBytes: le.Uint32(sector[64:]),
 	}
 	switch {
-	case h.Blocks > MaxBlocks, h.Entries > MaxEntries,
+	case h.Flags&^knownFlags != 0, h.Blocks > MaxBlocks, h.Entries > MaxEntries,
 		int(h.Sectors)*SectorSize > MaxHeader,
 		int(h.entryBytes) > MaxHeader,
 		int(h.Sectors) != HeaderSectors(int(h.entryBytes)),
-		h.LSNs == 0, h.FirstLSN == 0, h.FirstLSN+uint64(h.LSNs) < h.FirstLSN:
-		return h, false
-	case h.Flags&FlagVoid != 0 && (h.Entries != 0 || h.Blocks != 0),
+		h.LSNs == 0, h.FirstLSN == 0, h.FirstLSN+uint64(h.LSNs) < h.FirstLSN,
+		h.Flags&FlagVoid != 0 && (h.Entries != 0 || h.Blocks != 0),
 		h.Flags&FlagVoid == 0 && h.LSNs != uint32(h.Entries):
 		return h, false
 	}
@@ -137,9 +138,11 @@ func CheckRecordHeader(header []byte, h *RecordHeader, secret uint64) bool {
 }
 
 func headerChecksum(header []byte, secret uint64) uint32 {
-	var seed [8]byte
-	binary.LittleEndian.PutUint64(seed[:], secret)
-	crc := crc32.Update(0, castagnoli, seed[:])
-	crc = crc32.Update(crc, castagnoli, header[:crcOffset])
+	// The secret's eight bytes by hand: a slice of them would be on the heap.
+	crc := ^uint32(0)
+	for i := range 8 {
+		crc = castagnoli[byte(crc)^byte(secret>>(8*i))] ^ crc>>8
+	}
+	crc = crc32.Update(^crc, castagnoli, header[:crcOffset])
 	return crc32.Update(crc, castagnoli, header[crcOffset+4:])
 }
