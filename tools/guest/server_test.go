@@ -1,6 +1,7 @@
 package guest_test
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io/fs"
@@ -35,15 +36,16 @@ type nbdServer struct {
 	log  string
 }
 
-// newServer prepares a server without starting it.
-func newServer(t *testing.T, kind string) *nbdServer {
+// newServer prepares a server without starting it. The flags are for lsad.
+func newServer(t *testing.T, kind string, flags ...string) *nbdServer {
 	t.Helper()
 	s := &nbdServer{t: t, kind: kind, dir: filepath.Join(t.TempDir(), "data"), port: freePort(t)}
 	s.log = filepath.Join(t.TempDir(), "server.log")
 	port, image := strconv.Itoa(s.port), filepath.Join(s.dir, "image")
 	switch s.kind {
 	case "lsad":
-		s.argv = []string{build(t, "lsad/cmd/lsad"), "serve", "--dir", s.dir, "--nbd", "127.0.0.1:" + port, "--http", "127.0.0.1:0"}
+		s.argv = append([]string{build(t, "lsad/cmd/lsad"), "serve", "--dir", s.dir,
+			"--nbd", "127.0.0.1:" + port, "--http", "none"}, flags...)
 	case "nbdkit":
 		s.argv = []string{"nbdkit", "-f", "-i", "127.0.0.1", "-p", port, "file", image}
 	case "qemu-nbd":
@@ -61,9 +63,9 @@ func newServer(t *testing.T, kind string) *nbdServer {
 }
 
 // startServer prepares a server and starts it.
-func startServer(t *testing.T, kind string) *nbdServer {
+func startServer(t *testing.T, kind string, flags ...string) *nbdServer {
 	t.Helper()
-	s := newServer(t, kind)
+	s := newServer(t, kind, flags...)
 	s.start()
 	return s
 }
@@ -181,4 +183,21 @@ func (s *nbdServer) used() int64 {
 		s.t.Fatal(err)
 	}
 	return blocks * 512
+}
+
+// mapped returns the bytes of the volume that lsad says are in use.
+func (s *nbdServer) mapped() int64 {
+	s.t.Helper()
+	out, err := exec.Command(s.argv[0], "volume", "list", "--dir", s.dir, "--json").Output()
+	if err != nil {
+		s.t.Fatalf("lsad volume list: %v", err)
+	}
+	var volumes []struct {
+		Name   string `json:"name"`
+		Mapped int64  `json:"mapped_bytes"`
+	}
+	if err := json.Unmarshal(out, &volumes); err != nil || len(volumes) != 1 || volumes[0].Name != "vol0" {
+		s.t.Fatalf("lsad volume list: %v: %s", err, out)
+	}
+	return volumes[0].Mapped
 }
