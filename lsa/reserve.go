@@ -1,10 +1,6 @@
 package lsa
 
-import (
-	"fmt"
-
-	"lsad/lsa/format"
-)
+import "lsad/lsa/format"
 
 // stretchBytes go to one device before it is another's turn, so that a flush
 // has few devices to sync.
@@ -182,13 +178,4 @@ func (a *Array) openSegment(d *device, s *stream, class int) {
 		a.opts.Events.SegmentUsed(int(d.slot), d.unused())
 	}
 	a.updatePressure()
-}
-
-// checkRange says whether count blocks from block on lie in a volume of so
-// many blocks.
-func checkRange(what string, block, count, size uint64) error {
-	if block > size || count > size-block {
-		return fmt.Errorf("%s: %w: blocks %d+%d, the volume has %d", what, ErrInvalid, block, count, size)
-	}
-	return nil
 }

@@ -2,7 +2,6 @@ package lsa
 
 import (
 	"errors"
-	"sync"
 
 	"lsad/lsa/blockmap"
 	"lsad/lsa/format"
@@ -192,8 +191,6 @@ func (a *Array) newBlocks(b *batch) (int64, error) {
 	}
 	return n, nil
 }
-
-var blockBuffers = sync.Pool{New: func() any { return new([format.BlockSize]byte) }}
 
 // writePartial writes data that does not fill its first or last block: it reads
 // those, with no other write to them under way until the new ones are
