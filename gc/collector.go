@@ -3,6 +3,7 @@ package gc
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -38,11 +39,13 @@ func New(cfg Config, now time.Time) (*Collector, error) {
 // Placement is the placement in force.
 func (c *Collector) Placement() Placement { return *c.placement.Load() }
 
-// Config is the settings in force, as they were given.
+// Config is a copy of the settings in force, as they were given.
 func (c *Collector) Config() Config {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.cfg
+	cfg := c.cfg
+	cfg.Devices = maps.Clone(cfg.Devices)
+	return cfg
 }
 
 // Configure checks new settings against every device and takes them over, all or none.
@@ -69,6 +72,7 @@ func (c *Collector) Configure(cfg Config, now time.Time) error {
 		c.placement.Store(&p)
 	}
 	c.cfg = cfg
+	c.cfg.Devices = maps.Clone(cfg.Devices)
 	if n.Period != 0 {
 		c.sched = c.sched.with(time.Duration(n.Period), now)
 	}
