@@ -86,6 +86,7 @@ type device struct {
 	synced   atomic.Uint64
 
 	mu       sync.Mutex
+	tail     []recordRef // during recovery: records behind the last LSN known to be durable
 	unsynced []recordRef // appended, not covered by a sync, in order of completion
 	lost     bool        // some of them could not be saved after a failed sync; row.State too is guarded by mu
 }

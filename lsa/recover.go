@@ -166,18 +166,7 @@ func (a *Array) settle() (string, error) {
 	if a.readOnly {
 		return "degraded: read-only, nothing is written", nil
 	}
-	if !planted(ruleSyncAfterRecovery) {
-		for _, d := range a.devs {
-			if d == nil || !d.writable.Load() {
-				continue
-			}
-			if err := d.dev.Sync(); err != nil {
-				return "", fmt.Errorf("sync device %s: %w", d.dev.Name(), err)
-			}
-		}
-	}
-	a.rescueAll()
-	if err := a.syncTo(a.committed.Load()); err != nil {
+	if err := a.settleTail(); err != nil {
 		return "", err
 	}
 	if err := a.Checkpoint(context.Background()); err != nil {
@@ -199,15 +188,44 @@ func (a *Array) raiseEpoch() (string, error) {
 	s.mu.Unlock()
 	// Twice: a device that still has the old epoch is stale only if another
 	// says that all had the new one.
-	if err := a.writeSuperblocks(); err != nil {
+	if err := a.insistOnSuperblocks(); err != nil {
 		return "", err
 	}
 	s.mu.Lock()
 	s.served = true
 	s.mu.Unlock()
-	if err := a.writeSuperblocks(); err != nil {
+	if err := a.insistOnSuperblocks(); err != nil {
 		return "", err
 	}
 	a.prepareSegments()
 	return fmt.Sprintf("epoch %d begins behind LSN %d", s.epoch, s.cut), nil
+}
+
+// insistOnSuperblocks writes them without the devices that fail to take them:
+// these go out of service, and the others remember it.
+func (a *Array) insistOnSuperblocks() error {
+	for {
+		before := a.writableDevices()
+		err := a.writeSuperblocks()
+		if err == nil || a.writableDevices() == before || a.writableDevices() == 0 {
+			return err
+		}
+		a.super.mu.Lock()
+		for _, d := range a.devs {
+			if d != nil && !d.writable.Load() {
+				a.super.rows[d.slot].State, d.row.State = format.DeviceReadOnly, format.DeviceReadOnly
+			}
+		}
+		a.super.mu.Unlock()
+	}
+}
+
+func (a *Array) writableDevices() int {
+	n := 0
+	for _, d := range a.devs {
+		if d != nil && d.writable.Load() {
+			n++
+		}
+	}
+	return n
 }

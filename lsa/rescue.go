@@ -1,8 +1,11 @@
 package lsa
 
 import (
+	"errors"
 	"fmt"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2"
 
 	"lsad/lsa/format"
 )
@@ -57,7 +60,12 @@ func (a *Array) rescue(d *device) {
 		if !ok {
 			break
 		}
-		if err := a.rescueRecord(d, ref); err != nil {
+		err := a.rescueOne(d, ref)
+		if errors.Is(err, errNoRescueRoom) {
+			a.log.Error("no device takes the records that were not synced; it will be tried again, and flushes fail until then", "device", d.dev.Name())
+			return
+		}
+		if err != nil {
 			a.log.Error("a record that was not synced is lost; flushes go on failing", "device", d.dev.Name(), "segment", ref.seg, "sector", ref.sector, "error", err)
 			d.mu.Lock()
 			d.lost = true
@@ -65,13 +73,32 @@ func (a *Array) rescue(d *device) {
 			return
 		}
 		saved++
-		d.mu.Lock()
-		d.unsynced = d.unsynced[1:]
-		d.synced.Store(ref.seq)
-		d.mu.Unlock()
 	}
 	a.log.Info("unsynced records saved elsewhere", "device", d.dev.Name(), "records", saved)
 	kick(a.work.checkpoint)
+}
+
+// errNoRescueRoom: no device has room for a record now.
+var errNoRescueRoom = fmt.Errorf("%w: no other device takes it", ErrFailed)
+
+// rescueOne rescues one record. No checkpoint gets between: it could refer to the
+// old place and find the record saved when it asks whether all is durable, or
+// take the segment that the record goes to, which is new but whose LSNs are not,
+// for an empty one.
+func (a *Array) rescueOne(d *device, ref recordRef) error {
+	a.checkpoint.mu.Lock()
+	defer a.checkpoint.mu.Unlock()
+	if err := a.rescueRecord(d, ref); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	// A sync that was under way may have forgotten it meanwhile.
+	if len(d.unsynced) > 0 && d.unsynced[0].seq == ref.seq {
+		d.unsynced = d.unsynced[1:]
+	}
+	d.synced.Store(max(d.synced.Load(), ref.seq))
+	return nil
 }
 
 func (d *device) nextUnsynced() (recordRef, bool) {
@@ -106,7 +133,12 @@ func (a *Array) rescueRecord(d *device, ref recordRef) error {
 	r.changes = b.packed
 	for {
 		if !a.relocateRecord(b, &r) {
-			return fmt.Errorf("%w: no other device takes it", ErrFailed)
+			if err := a.readyForRescue(); err != nil {
+				return err
+			}
+			if !a.relocateRecord(b, &r) {
+				return errNoRescueRoom
+			}
 		}
 		if err := a.writeRecord(b, &r); err == nil {
 			break
@@ -118,6 +150,54 @@ func (a *Array) rescueRecord(d *device, ref recordRef) error {
 		time.Sleep(time.Millisecond)
 	}
 	return a.followRescued(b.packed, old)
+}
+
+// readyForRescue has a segment prepared on each device that takes writes. A
+// checkpoint cannot do it: none succeeds before the records are saved. The store
+// learns that the segments may be opened, and nothing else, so that recovery
+// looks there. checkpoint.mu is held.
+func (a *Array) readyForRescue() error {
+	batch := a.db.NewBatch()
+	defer batch.Close()
+	var rows []segmentRow
+	a.append.mu.Lock()
+	for _, d := range a.devs {
+		if d == nil || !d.writable.Load() || len(d.ready)+len(d.prepared) > 0 {
+			continue
+		}
+		for i := range d.segs {
+			if s := &d.segs[i]; s.state == segFree {
+				row := s.row(d.slot, uint32(i))
+				row.state = segReady
+				rows = append(rows, row)
+				break
+			}
+		}
+	}
+	a.append.mu.Unlock()
+	for i := range rows {
+		if err := batch.Set(segmentKey(rows[i].slot, rows[i].seg), rows[i].encode(), nil); err != nil {
+			return fmt.Errorf("make room for a rescue: %w", err)
+		}
+	}
+	if len(rows) > 0 {
+		if err := a.db.Apply(batch, pebble.NoSync); err != nil {
+			return fmt.Errorf("make room for a rescue: %w", err)
+		}
+		if err := a.db.Flush(); err != nil {
+			return fmt.Errorf("make room for a rescue: %w", err)
+		}
+	}
+	a.append.mu.Lock()
+	for _, r := range rows {
+		d := a.devs[r.slot]
+		d.segs[r.seg].state = segReady
+		d.free--
+		d.ready = append(d.ready, r.seg)
+	}
+	a.append.mu.Unlock()
+	a.prepareSegments()
+	return nil
 }
 
 // decodeRecord makes the changes of an intact record from its bytes, and

@@ -21,6 +21,7 @@ const (
 	ruleTrimIsLogged
 	ruleVoidFailedAppend
 	ruleSyncAfterRecovery
+	ruleRewriteTail
 )
 
 var rules = []string{
@@ -39,4 +40,5 @@ var rules = []string{
 	ruleTrimIsLogged:         "trim-is-logged",
 	ruleVoidFailedAppend:     "void-failed-append",
 	ruleSyncAfterRecovery:    "sync-after-recovery",
+	ruleRewriteTail:          "rewrite-tail",
 }

@@ -218,7 +218,7 @@ func (a *Array) orderAndCut(found *scanned) (string, error) {
 	}
 	a.recovery.CutLSN = next - 1
 	a.recovery.Discarded = len(found.records) - len(found.accepted)
-	a.keepUnsynced(found, durable)
+	a.keepTail(found, durable)
 	return fmt.Sprintf("%d records up to LSN %d, %d behind it dropped", len(found.accepted), next-1, a.recovery.Discarded), nil
 }
 
@@ -266,15 +266,4 @@ func (f *scanned) accept(r *scannedRecord) {
 	u.generation = r.h.Generation
 	u.used = max(u.used, r.h.Sector+r.h.TotalSectors())
 	u.maxLSN = max(u.maxLSN, r.h.LastLSN())
-}
-
-// keepUnsynced has the records saved again that lie on a device out of
-// service and were not known to be durable.
-func (a *Array) keepUnsynced(found *scanned, durable uint64) {
-	for _, r := range found.accepted {
-		d := a.devs[r.h.Device]
-		if !d.writable.Load() && r.h.LastLSN() > durable {
-			d.noteAppended(r.h.Segment, r.h.Sector, r.h.TotalSectors())
-		}
-	}
 }

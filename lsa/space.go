@@ -3,6 +3,8 @@ package lsa
 import (
 	"fmt"
 	"time"
+
+	"lsad/lsa/format"
 )
 
 // How room is kept. reserve segments are for what makes room or keeps the
@@ -36,7 +38,7 @@ func (a *Array) capacity() int64 {
 
 // waitForRoom returns the device that the batch goes to. append.mu is held.
 func (a *Array) waitForRoom(b *batch) (*device, error) {
-	need := b.sectors()
+	need := max(b.sectors(), 2*format.BlockSectors) // less than that left, and a segment is sealed
 	if err := a.admit(b); err != nil {
 		return nil, err
 	}

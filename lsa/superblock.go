@@ -90,8 +90,17 @@ func (a *Array) writeState(d *device, state format.DeviceState) error {
 }
 
 // writeSuperblocks writes the present state to every device that takes writes.
-// It fails if no device, or one that should, did not take it.
+// It fails if no device, or one that should, did not take it; that one is out
+// of service from then on, since a sync that failed may have dropped records too.
 func (a *Array) writeSuperblocks() error {
+	failed, err := a.putSuperblocks()
+	for _, d := range failed {
+		a.takeOutOfService(d, err)
+	}
+	return err
+}
+
+func (a *Array) putSuperblocks() (failed []*device, err error) {
 	s := &a.super
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -103,7 +112,7 @@ func (a *Array) writeSuperblocks() error {
 			continue
 		}
 		if err := writeSuperblock(d.dev, s.superblock(d.slot)); err != nil {
-			errs = append(errs, err)
+			errs, failed = append(errs, err), append(failed, d)
 			continue
 		}
 		written++
@@ -111,7 +120,7 @@ func (a *Array) writeSuperblocks() error {
 	if written == 0 {
 		errs = append(errs, fmt.Errorf("%w: no device takes writes", ErrFailed))
 	}
-	return errors.Join(errs...)
+	return failed, errors.Join(errs...)
 }
 
 func (s *superState) superblock(slot uint8) *format.Superblock {
