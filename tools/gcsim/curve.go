@@ -39,27 +39,15 @@ devices times duty cycle as it would be if collections went at full pace; what w
 			if !asJSON {
 				fmt.Fprintln(t, "devices\ttrace\tutil.\tload\tmechanism\tN*duty\t2+ collecting\tearly share\tearly\tforced\tWA\t")
 			}
-			for _, n := range devices {
-				for _, kind := range traces {
-					for _, u := range utilisations {
-						for _, load := range loads {
-							for _, m := range mechanisms {
-								o.cfg.Spec.Devices, o.cfg.Trace.Kind, o.cfg.Spec.Utilisation = n, kind, u
-								o.cfg.Rate, o.duty = 0, load
-								if err := o.prepare(); err != nil {
-									return err
-								}
-								r, err := sim.Run(o.config(m))
-								if err != nil {
-									return fmt.Errorf("simulating %s, %d devices, %s, utilisation %v, load %v: %w", m, n, kind, u, load, err)
-								}
-								points = append(points, point{n, kind, u, load, r})
-								if !asJSON {
-									fmt.Fprintf(t, "%d\t%s\t%.2f\t%.2f\t%s\t%.3f\t%s\t%s\t%d\t%d\t%.3f\t\n", n, kind, u, load, m, r.DutySum,
-										percent(r.Overlap), percent(r.EarlyShare), r.Early, r.Forced, r.Amplification)
-								}
-							}
-						}
+			for _, p := range combine(devices, traces, utilisations, loads) {
+				for _, m := range mechanisms {
+					if err := p.simulate(&o, m); err != nil {
+						return err
+					}
+					points = append(points, p)
+					if !asJSON {
+						fmt.Fprintf(t, "%d\t%s\t%.2f\t%.2f\t%s\t%.3f\t%s\t%s\t%d\t%d\t%.3f\t\n", p.Devices, p.Trace, p.Utilisation, p.Aim, m, p.DutySum,
+							percent(p.Overlap), percent(p.EarlyShare), p.Early, p.Forced, p.Amplification)
 					}
 				}
 			}
@@ -78,4 +66,33 @@ devices times duty cycle as it would be if collections went at full pace; what w
 	f.Float64SliceVar(&loads, "loads", []float64{.1, .3, .5, .7, .9, 1.1, 1.3, 1.5}, "loads")
 	f.BoolVar(&asJSON, "json", false, "write JSON")
 	return c
+}
+
+// combine makes a point of every combination.
+func combine(devices []int, traces []string, utilisations, loads []float64) (all []point) {
+	for _, n := range devices {
+		for _, kind := range traces {
+			for _, u := range utilisations {
+				for _, load := range loads {
+					all = append(all, point{Devices: n, Trace: kind, Utilisation: u, Aim: load})
+				}
+			}
+		}
+	}
+	return all
+}
+
+// simulate fills in the report of a point under a mechanism.
+func (p *point) simulate(o *options, mechanism string) error {
+	o.cfg.Spec.Devices, o.cfg.Trace.Kind, o.cfg.Spec.Utilisation = p.Devices, p.Trace, p.Utilisation
+	o.cfg.Rate, o.duty = 0, p.Aim
+	if err := o.prepare(); err != nil {
+		return err
+	}
+	r, err := sim.Run(o.config(mechanism))
+	if err != nil {
+		return fmt.Errorf("simulating %s, %d devices, %s, utilisation %v, load %v: %w", mechanism, p.Devices, p.Trace, p.Utilisation, p.Aim, err)
+	}
+	p.Report = r
+	return nil
 }
