@@ -80,7 +80,7 @@ func Explore(ctx context.Context, cfg Config, stats *Stats) error {
 	r := &Run{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0)), stats: stats, spaceWanted: make(chan struct{}, 1)}
 	limit := cfg.Limit
 	if limit == 0 {
-		limit = time.Minute
+		limit = 4 * time.Minute
 	}
 	done := make(chan error, 1)
 	go func() { done <- r.run(ctx) }()

@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -106,11 +107,28 @@ func (s *site) onDevice(slot int, op blockdev.Op) error {
 // store watches the metadata store's files.
 func (s *site) store() vfs.FS {
 	return errorfs.Wrap(s.fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
-			s.crashPoint(s.count.Add(1), -1, blockdev.Op{})
+		if op.Kind.ReadOrWrite() != errorfs.OpIsWrite {
+			return nil
+		}
+		s.crashPoint(s.count.Add(1), -1, blockdev.Op{})
+		switch op.Kind {
+		case errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo:
+			return s.syncDirectory(op.Path)
 		}
 		return nil
 	}))
+}
+
+// syncDirectory makes the names in a file's directory durable. A journalling
+// file system does so whenever a file that is new is synced, and Pebble counts
+// on that: it syncs a manifest and names it in a marker before it syncs the
+// directory of both. MemFS alone could keep the marker and lose the manifest.
+func (s *site) syncDirectory(path string) error {
+	d, err := s.fs.OpenDir(s.fs.PathDir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 func (s *site) failing(slot int, n int64, kind blockdev.OpKind) error {
