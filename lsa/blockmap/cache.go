@@ -112,7 +112,7 @@ func (m *Map) insert(s *shard, k Key) *page {
 
 // evict lets clean pages of the shard go while the cache is over its budget.
 func (m *Map) evict(s *shard) {
-	for tries := 2 * len(s.ring); tries > 0 && m.bytes.Load() > m.budget; tries-- {
+	for tries := 2 * len(s.ring); tries > 0 && len(s.ring) > 0 && m.bytes.Load() > m.budget; tries-- {
 		if s.hand >= len(s.ring) {
 			s.hand = 0
 		}
