@@ -6,7 +6,7 @@
 .PHONY: build run test soak bench
 
 build:
-	go build -trimpath -o bin/lsad ./cmd/lsad
+	CGO_ENABLED=0 go build -o bin/lsad ./cmd/lsad
 
 run: build
 	bin/lsad serve
