@@ -38,6 +38,11 @@
 // fails after that is a failure. The console of a guest is kept (the last
 // MiB of it) and is printed when its test has failed.
 //
+// The tests of this directory take two to three minutes when two cores are idle
+// and several times that on a busy machine: go test wants -timeout 30m. They test
+// lsad; -args -server=nbdkit or -server=qemu-nbd puts another server in its
+// place, to tell a fault of lsad from one of the tests.
+//
 // # Ownership
 //
 // A [VM] owns the QEMU process, the socket's listener, the temporary directory

@@ -37,7 +37,7 @@ func tryGoNBD(t *testing.T, vm *guest.VM, s *nbdServer) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(job.Output().Stdout, "attached"); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); !strings.Contains(job.Output().Stdout, "attached"); time.Sleep(50 * time.Millisecond) {
 		if job.Done() {
 			t.Logf("go-nbd's attach to %s failed: %s", s.kind, strings.TrimSpace(job.Output().Stderr))
 			return false

@@ -46,7 +46,7 @@ func killUnder(t *testing.T, vm *guest.VM, s *nbdServer, script string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(time.Minute); s.used() < before+8<<20 && !job.Done(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); s.used() < before+8<<20 && !job.Done(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the script writes nothing: %+v", job.Output())
 		}

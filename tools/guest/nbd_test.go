@@ -42,7 +42,7 @@ func attach(t *testing.T, vm *guest.VM, s *nbdServer) {
 func waitSize(t *testing.T, vm *guest.VM) {
 	t.Helper()
 	got := vm.MustRun(t, `
-		for i in $(seq 100); do [ "$(cat /sys/block/nbd0/size)" != 0 ] && break; sleep 0.1; done
+		for i in $(seq 1800); do [ "$(cat /sys/block/nbd0/size)" != 0 ] && break; sleep 0.1; done
 		blockdev --getsize64 /dev/nbd0`)
 	if strings.TrimSpace(got) != fmt.Sprint(int64(volumeSize)) {
 		t.Fatalf("the device has %s bytes instead of %d", got, int64(volumeSize))
@@ -193,7 +193,7 @@ func trimTest(t *testing.T, vm *guest.VM, s *nbdServer) {
 // waitFreed waits for most of the large file's space, which may come back a
 // while after the trim, once a checkpoint allows it, and returns how much did.
 func waitFreed(s *nbdServer, full int64) int64 {
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		freed := full - s.used()
 		if freed >= largeFile*2/3 || time.Now().After(deadline) {
 			return freed

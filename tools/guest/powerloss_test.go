@@ -13,7 +13,7 @@ import (
 // all that hold its output.
 const serveInGuest = `
 	lsad serve --dir /data/lsad --nbd unix:/run/nbd.sock --map-cache 64MiB >/run/lsad.log 2>&1 &
-	for i in $(seq 300); do
+	for i in $(seq 1800); do
 		if [ -S /run/nbd.sock ] && nbd-client -N vol0 -unix /run/nbd.sock /dev/nbd0 >/dev/null 2>&1; then break; fi
 		sleep 0.1
 	done

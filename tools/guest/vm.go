@@ -17,9 +17,9 @@ import (
 	"lsad/tools/guest/wire"
 )
 
-// bootTimeout is how long a guest may take to start: about ten times what it
-// takes on a busy machine, so that only a hang reaches it.
-const bootTimeout = 2 * time.Minute
+// bootTimeout is how long a guest may take to start. It takes a minute if six
+// others want each core; only a hang reaches this.
+const bootTimeout = 5 * time.Minute
 
 // ErrPoweredOff is what scripts get that run while the guest ends, or that are
 // started after it.
