@@ -1,5 +1,7 @@
 package nbd
 
+import "time"
+
 // writeBatch gathers the writes of a batch. Their data lie in the receive buffer.
 type writeBatch struct {
 	reqs  []request
@@ -34,10 +36,18 @@ func (c *conn) write(r *request) error {
 	return nil
 }
 
-// runWrites carries out the writes gathered.
+// slowWrite is how long a batch may take before the next one is handed to the workers. A batch that is quick is
+// quickest in the reader: on few cores a change of goroutine costs more than it wins. But when the devices are
+// slow, or hold writers back, requests behind the writes must not wait for them.
+const slowWrite = time.Millisecond
+
+// runWrites carries out the writes gathered, or has a worker do it.
 func (c *conn) runWrites() error {
-	w := &c.writes
+	w := c.writes
 	if len(w.reqs) == 0 {
+		return nil
+	}
+	if c.slowWrites.Load() && c.submitWrites() {
 		return nil
 	}
 	// Writing may take a while, and replies that are ready must not wait for it.
@@ -45,13 +55,71 @@ func (c *conn) runWrites() error {
 		return err
 	}
 	defer w.reset()
-	c.export.WriteBatch(w.offs, w.datas, w.errs)
+	c.writeBatch(w)
 	for i := range w.reqs {
 		if err := c.wrote(&w.reqs[i], w.errs[i]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// writeBatch writes, and takes note of how long that took.
+func (c *conn) writeBatch(w *writeBatch) {
+	start := time.Now()
+	c.export.WriteBatch(w.offs, w.datas, w.errs)
+	c.slowWrites.Store(time.Since(start) > slowWrite)
+}
+
+// submitWrites hands the writes gathered to the workers, together with the receive buffer that holds their data.
+// It does not where that would take more memory than there is, or make the reader wait.
+func (c *conn) submitWrites() bool {
+	if c.jobs.full(stageSize) || !c.srv.buffers.tryAcquire(stageSize) {
+		return false
+	}
+	j := c.jobs.get()
+	j.start, j.size = c.stats.start, stageSize
+	j.stage = c.recv.handOver()
+	j.writes, c.writes, j.spare = c.writes, j.spare, nil
+	if c.writes == nil {
+		c.writes = new(writeBatch)
+	}
+	c.jobs.put(j)
+	return true
+}
+
+// runBatch carries out a job of many writes. Those that need a flush are answered after the others.
+func (c *conn) runBatch(j *job) []byte {
+	w := j.writes
+	if c.jobs.aborted.Load() {
+		for i := range w.errs {
+			w.errs[i] = errShuttingDown
+		}
+	} else {
+		c.writeBatch(w)
+	}
+	for i := range w.reqs {
+		r := &w.reqs[i]
+		switch err := w.errs[i]; {
+		case err == nil && r.has(cmdFlagFUA):
+			j.group = append(j.group, *r)
+			continue
+		case err != nil:
+			j.reply = c.sess.appendError(j.reply, r, err)
+			c.record(j, r, err)
+		default:
+			c.success(j, r)
+			c.record(j, r, nil)
+		}
+	}
+	if len(j.group) == 0 {
+		return j.reply
+	}
+	if len(j.reply) > 0 {
+		c.send.postPart(j.reply)
+		j.reply = j.reply[:0]
+	}
+	return c.runGroup(j)
 }
 
 // wrote replies to a write that was carried out, or leaves that to the flush that it needs.

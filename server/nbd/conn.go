@@ -41,12 +41,14 @@ type conn struct {
 	req    request // being handled
 	out    outBatch
 	group  []request // waits for a flush
-	writes writeBatch
+	writes *writeBatch
 	stats  batchStats
+
+	slowWrites atomic.Bool // the last batch of writes took long
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
-	c := &conn{srv: s, since: time.Now(), sock: nc, nc: nc}
+	c := &conn{srv: s, since: time.Now(), sock: nc, nc: nc, writes: new(writeBatch)}
 	c.client.Addr = clientAddr(nc)
 	c.public.Store(&publicState{client: c.client})
 	c.jobs.init(&s.cfg, c.worker)
@@ -199,8 +201,11 @@ func (c *conn) endJobs(list []*job) {
 	for _, j := range list {
 		if j.buf != nil {
 			putPayload(j.buf)
-			c.srv.buffers.release(j.size)
 		}
+		if j.stage != nil {
+			putStage(j.stage)
+		}
+		c.srv.buffers.release(j.size)
 	}
 	c.jobs.end(list)
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// job is work that may wait: one request, or a group that one flush completes.
+// job is work that may wait: one request, a group that one flush completes, or a batch of writes.
 type job struct {
 	req   request
 	start time.Time
@@ -15,6 +15,11 @@ type job struct {
 
 	// group holds the requests that a flush completes: FLUSH, and writes with FUA.
 	group []request
+
+	// writes is a batch of writes with the receive buffer that their data lie in.
+	writes *writeBatch
+	stage  *stage
+	spare  *writeBatch // of an earlier use, empty
 
 	// reply is where short replies are built.
 	reply []byte
@@ -136,7 +141,7 @@ func (q *jobs) end(list []*job) {
 
 // recycle forgets everything but small buffers that the next use can take over.
 func (j *job) recycle() {
-	reply, group := j.reply[:0], j.group[:0]
+	reply, group, spare := j.reply[:0], j.group[:0], j.spare
 	if cap(reply) > maxErrorReply*2 {
 		reply = nil
 	}
@@ -144,7 +149,11 @@ func (j *job) recycle() {
 		group = nil
 	}
 	clear(group[:cap(group)])
-	*j = job{reply: reply, group: group}
+	if j.writes != nil {
+		spare = j.writes
+		spare.reset()
+	}
+	*j = job{reply: reply, group: group, spare: spare}
 }
 
 // wait returns when every worker has ended. The reader calls it, after its last put.

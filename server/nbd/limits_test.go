@@ -6,6 +6,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -190,6 +191,70 @@ func TestOutOfOrder(t *testing.T) {
 	if a := c.answer(slow); a.errno != 0 {
 		t.Errorf("error %d", a.errno)
 	}
+}
+
+// writeGate is an export whose writes wait until they may go on, once it is shut.
+type writeGate struct {
+	Export
+	shut    *atomic.Bool
+	entered chan struct{}
+	open    chan struct{}
+}
+
+func (g *writeGate) WriteBatch(offs []int64, data [][]byte, errs []error) {
+	time.Sleep(2 * slowWrite)
+	if g.shut.Load() {
+		g.entered <- struct{}{}
+		<-g.open
+	}
+	g.Export.WriteBatch(offs, data, errs)
+}
+
+// TestSlowWrites: when writes are slow, requests behind them do not wait for them.
+func TestSlowWrites(t *testing.T) {
+	for _, m := range modes {
+		t.Run(m.String(), func(t *testing.T) { testSlowWrites(t, m) })
+	}
+}
+
+func testSlowWrites(t *testing.T, m mode) {
+	g := &writeGate{shut: new(atomic.Bool), entered: make(chan struct{}, 100), open: make(chan struct{})}
+	r := newRig(t, func(c *Config, s *shelf) {
+		c.Catalog = catalogFunc(func(name string, cl Client) (Export, error) {
+			e, err := s.Open(name, cl)
+			return &writeGate{e, g.shut, g.entered, g.open}, err
+		})
+	})
+	c := r.enter(t, m, "disk")
+	c.ok(req{cmd: cmdWrite, data: pattern(512, 0)}) // teaches the server that writes are slow
+	g.shut.Store(true)
+	var burst []byte
+	var want []req
+	for i := range uint64(8) {
+		x := req{cmd: cmdWrite, cookie: 100 + i, flags: uint16(i&1) * cmdFlagFUA, off: 4096 * i, data: pattern(4096, byte(i))}
+		want = append(want, x)
+		burst = append(burst, x.bytes(m)...)
+	}
+	// The last write arrives in two parts: the first must survive the change of buffers.
+	c.write(burst[:len(burst)-1000])
+	<-g.entered
+	c.write(burst[len(burst)-1000:])
+	c.ok(req{cmd: cmdRead, cookie: 7, off: 1 << 20, n: 4096})
+	close(g.open)
+	got := map[uint64]bool{}
+	for range want {
+		k, err := c.chunk()
+		if err != nil || k.errno != 0 || k.cookie < 100 || got[k.cookie] {
+			t.Fatalf("%+v, %v", k, err)
+		}
+		got[k.cookie] = true
+	}
+	for _, x := range want {
+		if a := c.ok(req{cmd: cmdRead, off: x.off, n: 4096}); string(a.data) != string(x.data) {
+			t.Errorf("wrong data at %d", x.off)
+		}
+	}
+	c.disconnect()
 }
 
 // TestInFlightLimit: beyond the limit requests wait in the socket.

@@ -21,6 +21,14 @@ func TestModel(t *testing.T) {
 		{"disk that waits", func(_ *Config, s *shelf) { s.disks["disk"].TryReads = 2 }},
 		{"no memory", func(c *Config, s *shelf) { c.MaxBufferBytes = 1; s.disks["disk"].TryReads = 2 }},
 		{"some memory", func(c *Config, s *shelf) { c.MaxBufferBytes = 2 << 20; s.disks["disk"].TryReads = 1 }},
+		{"slow writes", func(_ *Config, s *shelf) {
+			s.disks["disk"].Fail = func(op string, off, _ int64) error {
+				if op == "write" && off%3 == 0 {
+					time.Sleep(2 * slowWrite)
+				}
+				return nil
+			}
+		}},
 		{"few in flight", func(c *Config, s *shelf) { c.MaxInFlight, c.Workers = 3, 2; s.disks["disk"].TryReads = 1 }},
 	} {
 		t.Run(v.name, func(t *testing.T) {

@@ -8,9 +8,6 @@ import (
 const (
 	// inlineMax is the longest payload that passes through the staging buffers, in bytes.
 	inlineMax = 64 << 10
-	// sendAt is how many bytes of replies make the reader send them before its batch is through, so that
-	// the client has something to do meanwhile.
-	sendAt = 128 << 10
 	// maxUnwantedPayload is the longest payload that is read only to be refused, in bytes.
 	maxUnwantedPayload = 2 * MaxPayload
 )
@@ -70,9 +67,6 @@ func (c *conn) nextRequest() (more, disc bool, err error) {
 	c.recv.progress = true
 	if err := c.handle(r); err != nil {
 		return false, false, err
-	}
-	if c.out.n >= sendAt {
-		return true, false, c.flush()
 	}
 	return true, false, nil
 }

@@ -200,6 +200,17 @@ func (rv *receiver) patience(err error, partial bool) error {
 	return rv.arm()
 }
 
+// handOver gives the caller the buffer with everything handled in it, and goes on with another one.
+func (rv *receiver) handOver() *stage {
+	old, rest := rv.stage, rv.buffered()
+	rv.stage, rv.r, rv.w = nil, 0, 0
+	if len(rest) > 0 {
+		rv.stage = getStage()
+		rv.w = copy(rv.stage.b[:], rest)
+	}
+	return old
+}
+
 func (rv *receiver) close() {
 	if rv.stage != nil {
 		putStage(rv.stage)

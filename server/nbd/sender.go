@@ -110,12 +110,25 @@ func (s *sender) init(nc net.Conn, timeout time.Duration, release func([]*job), 
 }
 
 // post sends the reply of a job, and ends the job when it is written.
-func (s *sender) post(j *job, reply []byte) {
+func (s *sender) post(j *job, reply []byte) { s.queue(j, reply) }
+
+// postPart sends a first part of the replies of a job, which it copies, so that the rest cannot hold it up.
+func (s *sender) postPart(reply []byte) {
+	for len(reply) > 0 {
+		n := min(len(reply), byReference-1)
+		s.queue(nil, reply[:n])
+		reply = reply[n:]
+	}
+}
+
+func (s *sender) queue(j *job, reply []byte) {
 	s.mu.Lock()
 	for s.writing && s.err == nil && !s.pending.fits(len(reply)) {
 		s.changed.Wait()
 	}
-	s.pending.jobs = append(s.pending.jobs, j)
+	if j != nil {
+		s.pending.jobs = append(s.pending.jobs, j)
+	}
 	if s.err == nil {
 		s.pending.add(reply)
 	}

@@ -20,7 +20,10 @@ func (c *conn) worker() {
 
 // runJob does the work and returns the reply.
 func (c *conn) runJob(j *job) []byte {
-	if len(j.group) > 0 {
+	switch {
+	case j.writes != nil:
+		return c.runBatch(j)
+	case len(j.group) > 0:
 		return c.runGroup(j)
 	}
 	reply, err := c.execute(j)
