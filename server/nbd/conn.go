@@ -23,8 +23,9 @@ type conn struct {
 	client Client
 	log    *slog.Logger
 
-	sock     net.Conn // the socket itself
-	nc       net.Conn // sock, or TLS over it
+	sock     net.Conn   // the socket itself
+	nc       net.Conn   // sock, or TLS over it
+	tls      *tlsSocket // between the two, if it is
 	public   atomic.Pointer[publicState]
 	draining atomic.Bool // no further requests are to be received
 
@@ -124,7 +125,7 @@ func (c *conn) transmit(name string) error {
 			raw = rc
 		}
 	}
-	c.recv.init(c.nc, raw, c.srv.cfg.StallTimeout, &c.draining)
+	c.recv.init(c.nc, raw, c.tls, c.srv.cfg.StallTimeout, &c.draining)
 	c.send.init(c.nc, c.srv.cfg.StallTimeout, c.endJobs, c.fail)
 	if c.draining.Load() {
 		return errDraining // its wake-up may have been lost with the deadline

@@ -25,6 +25,7 @@ var (
 type receiver struct {
 	nc       net.Conn
 	raw      syscall.RawConn // nil where the bytes on the socket are not ours to parse (TLS)
+	tls      *tlsSocket      // below TLS, to read on without waiting; nil if there is none
 	timeout  time.Duration
 	draining *atomic.Bool
 
@@ -44,8 +45,8 @@ type receiver struct {
 	progress  bool   // a request was completed since
 }
 
-func (rv *receiver) init(nc net.Conn, raw syscall.RawConn, timeout time.Duration, draining *atomic.Bool) {
-	rv.nc, rv.raw, rv.timeout, rv.draining = nc, raw, timeout, draining
+func (rv *receiver) init(nc net.Conn, raw syscall.RawConn, tls *tlsSocket, timeout time.Duration, draining *atomic.Bool) {
+	rv.nc, rv.raw, rv.tls, rv.timeout, rv.draining = nc, raw, tls, timeout, draining
 	rv.onReady = rv.readReady
 }
 
@@ -71,14 +72,35 @@ func (rv *receiver) fill() error {
 	for {
 		n, err := rv.read()
 		if n > 0 {
-			rv.w += n
-			rv.total.Add(uint64(n))
+			rv.took(n)
+			rv.readOn()
 			return nil
 		}
 		if err = rv.patience(err, rv.w > 0); err != nil {
 			return err
 		}
 	}
+}
+
+func (rv *receiver) took(n int) {
+	rv.w += n
+	rv.total.Add(uint64(n))
+}
+
+// readOn takes in what else TLS can give without waiting. Errors show again in the next read that waits.
+func (rv *receiver) readOn() {
+	if rv.tls == nil {
+		return
+	}
+	rv.tls.quick = true
+	for rv.w < stageSize {
+		n, _ := rv.nc.Read(rv.stage.b[rv.w:])
+		if n <= 0 {
+			break
+		}
+		rv.took(n)
+	}
+	rv.tls.quick = false
 }
 
 // read is one read of the socket into the free part of the stage.

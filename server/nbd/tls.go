@@ -50,7 +50,11 @@ func (h *handshake) startTLS() error {
 	if err := h.send(); err != nil {
 		return err
 	}
-	t := tls.Server(h.c.sock, cfg.TLS)
+	below := h.c.sock
+	if h.c.tls = newTLSSocket(h.c.sock); h.c.tls != nil {
+		below = h.c.tls
+	}
+	t := tls.Server(below, cfg.TLS)
 	// The deadline of the whole negotiation, set on the socket, holds here too.
 	if err := t.Handshake(); err != nil {
 		return fmt.Errorf("TLS: %w", err)

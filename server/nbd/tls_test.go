@@ -247,3 +247,42 @@ func TestLoadTLSErrors(t *testing.T) {
 		t.Error("a server that requires TLS and has none")
 	}
 }
+
+// holdBack is a connection that may keep what is written, to send it in one piece.
+type holdBack struct {
+	net.Conn
+	on   bool
+	held []byte
+}
+
+func (h *holdBack) Write(p []byte) (int, error) {
+	if !h.on {
+		return h.Conn.Write(p)
+	}
+	h.held = append(h.held, p...)
+	return len(p), nil
+}
+
+// TestTLSBatches checks that requests in many TLS records are handled together.
+func TestTLSBatches(t *testing.T) {
+	p := newPKI(t)
+	r := newRig(t, p.use(t, TLSRequire))
+	c := r.dial(t)
+	below := &holdBack{Conn: c.nc}
+	c.nc = below
+	c.greet(flagFixedNewstyle)
+	c.startTLS(p.clientConfig(t, "client"))
+	c.goTo("disk")
+	const n = 64
+	below.on = true
+	for i := range uint64(n) {
+		c.send(req{cmd: cmdWrite, cookie: i, off: i * 512, data: pattern(512, byte(i))})
+	}
+	below.Conn.Write(below.held)
+	for i := range uint64(n) {
+		c.answer(req{cmd: cmdWrite, cookie: i})
+	}
+	if batches, writes := r.shelf.disks["disk"].Batches(); writes != n || batches > n/4 {
+		t.Errorf("%d writes in %d batches", writes, batches)
+	}
+}
