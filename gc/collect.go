@@ -16,8 +16,12 @@ type run struct {
 // it would rewrite sixteen blocks to gain one. A forced collection takes what there is.
 const earlyLiveMax = 15.0 / 16
 
-// lasting is how many times the fill of a period must be there for a turn to end before its work is done.
-const lasting = 1.25
+const (
+	// lasting is how many times the fill of a period must be there for a turn to end before its work is done.
+	lasting = 1.25
+	// caution is how much longer than the average a victim may take for its size.
+	caution = 1.25
+)
 
 // turnOver says whether an early collection leaves the rest of its work to its next turn, because the victim
 // would not be done before the next device's turn begins. What a turn has to do varies, and would otherwise run
@@ -26,7 +30,7 @@ func (d *Device) turnOver(available int, victim SegmentInfo, now time.Time) bool
 	if d.reason != Early || d.run.segments == 0 || !d.fill.known() {
 		return false
 	}
-	takes := d.workPerBlock * float64(victim.Live) / d.share
+	takes := caution * d.timePerBlock * float64(victim.Live)
 	end := d.run.turn.Add(time.Duration(d.slot * float64(d.sched.period)))
 	needed := lasting * d.fill.slow.rate() * d.sched.period.Seconds()
 	return now.Add(time.Duration(takes)).After(end) && float64(available-d.limits.Low) > needed
@@ -93,14 +97,14 @@ func (d *Device) end(now time.Time) {
 		}
 		d.workPerSegment += (per - d.workPerSegment) / 4
 	}
-	if d.run.moved > 0 {
-		per := float64(d.run.worked) / float64(d.run.moved)
-		if d.workPerBlock == 0 {
-			d.workPerBlock = per
-		}
-		d.workPerBlock += (per - d.workPerBlock) / 4
-	}
 	took := now.Sub(d.run.began)
+	if d.run.moved > 0 {
+		per := float64(took) / float64(d.run.moved)
+		if d.timePerBlock == 0 {
+			d.timePerBlock = per
+		}
+		d.timePerBlock += (per - d.timePerBlock) / 4
+	}
 	if d.run.segments > 0 {
 		d.totals.count(d.reason)
 		d.totals.Time += took

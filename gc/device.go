@@ -44,7 +44,7 @@ type Device struct {
 	level     int // available when the last collection ended, or the timer fired
 	// workPerSegment is the measured device time, in ns, to gain one segment.
 	workPerSegment float64
-	workPerBlock   float64 // and to relocate one block
+	timePerBlock   float64 // time, in ns, to relocate one block, pauses and waiting for others included
 }
 
 // retryAfter is how long a device without a victim waits before it looks again.

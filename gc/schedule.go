@@ -59,7 +59,7 @@ func retune(old, wish, sinceChange time.Duration) time.Duration {
 	ratio := float64(wish) / float64(old)
 	switch {
 	case ratio < shorten:
-		return max(wish, old/2)
+		return max(wish, old*2/3)
 	case ratio > lengthn && sinceChange >= old:
 		return min(wish, old+old/4)
 	}

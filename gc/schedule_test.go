@@ -61,7 +61,7 @@ func TestRetune(t *testing.T) {
 		{"same", s, s, s, s},
 		{"a little shorter: not worth it", s, 950 * time.Millisecond, s, s},
 		{"shorter: at once", s, 700 * time.Millisecond, 0, 700 * time.Millisecond},
-		{"much shorter: by half a step", s, time.Millisecond, 0, s / 2},
+		{"much shorter: one step", s, time.Millisecond, 0, s * 2 / 3},
 		{"a little longer", s, 1100 * time.Millisecond, s, s},
 		{"longer, too soon", s, 2 * s, s / 2, s},
 		{"longer", s, 2 * s, s, s + s/4},

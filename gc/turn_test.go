@@ -107,7 +107,7 @@ func TestTurnEndsInTime(t *testing.T) {
 			turn++
 		}
 		f.use(f.Count().Unused - c.unused)
-		d.workPerBlock = float64(c.each) / 20 // a device that became slower, and knows
+		d.timePerBlock = float64(c.each) / 20 // a device that became slower, and knows
 		now = work(t, col, d, f, at(turn), c.each)
 		got := f.Count().Unused
 		if got < c.lo || got > c.hi {

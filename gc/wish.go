@@ -28,7 +28,7 @@ func (d *Device) wish(now time.Time) time.Duration {
 
 // hurry notices a burst: a device that has used a third of its band more since its last collection than it should
 // have by now, and that would reach its default low threshold before its turn. It gives the share of the period
-// that would bring the turn in time, at least a half, or 1. d.mu is held.
+// that would bring the turn in time, at least two thirds, or 1. d.mu is held.
 func (d *Device) hurry(available int, now time.Time) float64 {
 	band := float64(d.limits.AltHigh - d.limits.Low)
 	left := float64(d.sched.when(d.due).Sub(now)) / float64(d.sched.period)
@@ -40,7 +40,7 @@ func (d *Device) hurry(available int, now time.Time) float64 {
 	if need <= room {
 		return 1
 	}
-	return max(0.5, room/need)
+	return max(2.0/3, room/need)
 }
 
 // follow takes over a changed period. The turn that is due stays due.

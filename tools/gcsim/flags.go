@@ -52,13 +52,22 @@ func (o *options) register(c *cobra.Command) {
 	f.Float64Var(&o.duty, "duty", 0.6, "without --rate: choose the rate at which devices times duty cycle would be this, at full pace")
 	f.Float64Var(&o.warm, "warm", 4, "warm-up, in writes per block of the array")
 	f.Float64Var(&o.requests, "length", 1, "measured part, in writes per block of the array")
+	o.cfg.Service = sim.DefaultService
+	f.DurationVar(&o.cfg.Service.Read, "read-time", sim.DefaultService.Read, "how long a block read occupies a device")
+	f.DurationVar(&o.cfg.Service.Write, "write-time", sim.DefaultService.Write, "how long a block written occupies a device")
+	f.DurationVar(&o.cfg.Service.Move, "move-time", sim.DefaultService.Move, "how long a block relocated occupies a device")
+	f.DurationVar(&o.cfg.Service.Checkpoint, "checkpoint-time", sim.DefaultService.Checkpoint, "how long an emptied segment waits for a checkpoint")
+	f.IntVar(&o.cfg.Service.ChunkBlocks, "chunk-blocks", sim.DefaultService.ChunkBlocks, "blocks that collection relocates in one go")
 	f.Float64Var(&o.slowness, "slowness", 1, "multiplies every service time: 1 is about an NVMe device, 5 a SATA SSD")
 }
 
 // prepare completes the configuration: the trace file, the length, the rate.
 func (o *options) prepare() error {
 	s := &o.cfg.Spec
-	o.cfg.Service = scaled(sim.DefaultService, o.slowness)
+	c := o.cfg.Service
+	if c.ChunkBlocks < 1 || min(c.Read, c.Write, c.Move, c.Checkpoint) < 0 || !(o.slowness > 0) {
+		return fmt.Errorf("service times %+v, slowness %v: want none below zero, and chunks of a block or more", c, o.slowness)
+	}
 	if len(s.Sizes) > 0 {
 		s.Devices = len(s.Sizes)
 	}
@@ -79,7 +88,9 @@ func (o *options) prepare() error {
 	per := blocks / (1 - o.cfg.Trace.Reads)
 	o.cfg.Warm, o.cfg.Requests = int(o.warm*per), int(o.requests*per)
 	if o.cfg.Rate == 0 {
-		rate, err := sim.RateFor(o.cfg, o.duty)
+		slowed := o.cfg
+		slowed.Service = scaled(o.cfg.Service, o.slowness)
+		rate, err := sim.RateFor(slowed, o.duty)
 		if err != nil {
 			return err
 		}
@@ -108,6 +119,7 @@ func (o *options) open() error {
 func (o *options) config(mechanism string) sim.Config {
 	c := o.cfg
 	c.Mechanism = mechanism
+	c.Service = scaled(c.Service, o.slowness)
 	if o.trace != nil {
 		c.File = o.trace.Again()
 	}
