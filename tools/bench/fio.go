@@ -73,7 +73,7 @@ func parseFio(out []byte, write bool) (fioResult, error) {
 func fio(ctx context.Context, s *server, write bool, args ...string) (fioResult, error) {
 	args = append([]string{
 		"--name=bench", "--ioengine=nbd", "--uri=" + s.uri(), "--output-format=json", "--group_reporting",
-		"--norandommap", "--random_generator=tausworthe64", "--percentile_list=99",
+		"--norandommap", "--random_generator=tausworthe64", "--percentile_list=99", "--thread",
 	}, args...)
 	before := s.proc.cpuTime()
 	out, err := runProgram(ctx, "fio", args...)

@@ -39,7 +39,7 @@ type lineValue struct {
 	Median float64   `json:"median"`
 	Min    float64   `json:"min"`
 	Max    float64   `json:"max"`
-	Ratio  float64   `json:"ratio"` // of the median to the reference's; 0 if there is none
+	Ratio  float64   `json:"ratio"`         // of the median to the reference's; 0 if there is none
 	CPU    float64   `json:"server_cpu_us"` // of the server for each I/O, the median
 	Values []float64 `json:"values"`
 }
