@@ -123,6 +123,7 @@ func PeekRecordHeader(sector []byte) (h RecordHeader, ok bool) {
 		int(h.Sectors)*SectorSize > MaxHeader,
 		int(h.entryBytes) > MaxHeader,
 		int(h.Sectors) != HeaderSectors(int(h.entryBytes)),
+		le.Uint16(sector[26:]) != 0, le.Uint64(sector[68:]) != 0,
 		h.LSNs == 0, h.FirstLSN == 0, h.FirstLSN+uint64(h.LSNs) < h.FirstLSN,
 		h.Flags&FlagVoid != 0 && (h.Entries != 0 || h.Blocks != 0),
 		h.Flags&FlagVoid == 0 && h.LSNs != uint32(h.Entries):

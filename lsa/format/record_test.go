@@ -86,6 +86,7 @@ func TestImplausibleHeaders(t *testing.T) {
 		{"magic", func(h *RecordHeader, p []byte) { p[0]++ }},
 		{"version", func(h *RecordHeader, p []byte) { p[4]++ }},
 		{"unknown flag", func(h *RecordHeader, p []byte) { h.Flags = 4 }},
+		{"spare bytes", func(h *RecordHeader, p []byte) { p[len(p)-1]++ }},
 		{"too many blocks", func(h *RecordHeader, p []byte) { h.Blocks = MaxBlocks + 1 }},
 		{"too many entries", func(h *RecordHeader, p []byte) { h.Entries, h.LSNs = MaxEntries+1, MaxEntries+1 }},
 		{"no LSN", func(h *RecordHeader, p []byte) { h.LSNs = 0 }},
@@ -99,9 +100,9 @@ func TestImplausibleHeaders(t *testing.T) {
 	}
 	for _, tt := range tests {
 		h := good
-		tt.change(&h, make([]byte, 8))
+		tt.change(&h, make([]byte, 76))
 		p := encode(h, trim)
-		tt.change(&h, p)
+		tt.change(&h, p[:76])
 		if _, ok := PeekRecordHeader(p); ok {
 			t.Errorf("%s: taken for a record", tt.name)
 		}
