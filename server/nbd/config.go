@@ -61,12 +61,12 @@ type Config struct {
 	// 33 MiB, so that one request of the longest payload fits.
 	MaxInFlightBytes int64
 	// MaxBufferBytes bounds the payload memory of all connections, in bytes. Beyond it requests are
-	// handled in pieces, slower. Default 256 MiB. Each busy connection takes up to 768 KiB besides.
+	// handled in pieces, slower. Default 256 MiB. Each busy connection takes up to 1 MiB besides.
 	MaxBufferBytes int64
 	// Workers bounds the requests of one connection that wait for a disk at the same time. Default 32.
 	Workers int
 
-	// HandshakeTimeout bounds the whole negotiation. Default 30 s.
+	// HandshakeTimeout bounds the whole negotiation. Default 10 s.
 	HandshakeTimeout time.Duration
 	// StallTimeout is how long a client may take to accept replies, or to complete a request that it
 	// began, without getting ahead. Idle connections are not limited. Default 30 s.
@@ -90,7 +90,7 @@ func (c *Config) setDefaults() error {
 	defaultTo(&c.MaxInFlightBytes, 64<<20)
 	defaultTo(&c.MaxBufferBytes, 256<<20)
 	defaultTo(&c.Workers, 32)
-	defaultTo(&c.HandshakeTimeout, 30*time.Second)
+	defaultTo(&c.HandshakeTimeout, 10*time.Second)
 	defaultTo(&c.StallTimeout, 30*time.Second)
 	c.MaxInFlightBytes = max(c.MaxInFlightBytes, minInFlightBytes)
 	return nil

@@ -37,9 +37,9 @@ type Metrics interface {
 // Recorder is told of finished requests. It is called from the data path, from many goroutines at once,
 // and must not block.
 type Recorder interface {
-	// Record says that n requests of one kind, of so many bytes in all, were answered together, errors of
-	// them with an error. latency is the time from the moment the first of them was read to the moment
-	// their replies were ready.
+	// Record says that n requests of one kind were answered together, errors of them with an error, the
+	// others with so many bytes in all. latency is the time from the moment they were received to the
+	// moment they were answered: for those served as they came, when their batch's replies had left.
 	Record(op Op, n int, bytes int64, errors int, latency time.Duration)
 }
 
