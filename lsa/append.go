@@ -11,6 +11,9 @@ import (
 // write appends the batch's records, commits what can be committed, and
 // returns when the batch is acknowledged or failed.
 func (a *Array) write(b *batch) error {
+	if planted(ruleAckInOrder) {
+		b.written.Store(true)
+	}
 	for i := range b.records {
 		if err := a.appendRecord(b, &b.records[i]); err != nil {
 			b.err = errors.Join(b.err, err)

@@ -34,6 +34,10 @@ func (a *Array) Checkpoint(ctx context.Context) error {
 	}
 	begin := time.Now()
 	c, err := a.takeCut()
+	if err == nil && planted(ruleReuseAfterCheckpoint) {
+		a.releaseEmptied(c)
+		c.emptied = nil
+	}
 	if err == nil {
 		err = a.writeCut(c)
 	}
@@ -246,18 +250,23 @@ func (a *Array) releaseSegments(c *cut) {
 	}
 	a.append.mu.Unlock()
 	kick(a.work.prepare)
-	if len(c.emptied) > 0 {
+	a.releaseEmptied(c)
+	if len(c.emptied) > 0 || len(c.ready) > 0 {
+		a.wakeWriters()
+	}
+	if len(c.emptied) > 0 && a.windowLow() {
+		kick(a.work.checkpoint) // what was emptied has to become ready
+	}
+}
+
+// releaseEmptied makes unused what nothing refers to.
+func (a *Array) releaseEmptied(c *cut) {
+	if len(c.emptied) > 0 && !planted(ruleQuiesceReaders) {
 		a.readers.quiesce()
 	}
 	for _, r := range c.emptied {
 		if err := a.freed(a.devs[r.slot], r.seg); err != nil {
 			a.log.Warn("discard failed", "device", a.devs[r.slot].dev.Name(), "segment", r.seg, "error", err)
 		}
-	}
-	if len(c.emptied) > 0 || len(c.ready) > 0 {
-		a.wakeWriters()
-	}
-	if len(c.emptied) > 0 && a.windowLow() {
-		kick(a.work.checkpoint) // what was emptied has to become ready
 	}
 }

@@ -59,6 +59,10 @@ func (a *Array) applyChange(c *change) {
 // applyMove follows the block if its layer was merged into another meanwhile.
 func (a *Array) applyMove(c *change) {
 	layer, ok := a.blocks.Layers.Get(c.layer)
+	if planted(ruleMoveChecksLSN) && ok && !layer.Merged && len(c.crcs) > 0 {
+		a.blocks.Write(c.layer, c.block, 1, c.oldLSN, c.place, 0, func(int) uint32 { return c.crcs[0] })
+		return
+	}
 	for ok {
 		if a.blocks.Move(layer.ID, c.block, c.oldLSN, c.from, c.place) {
 			return

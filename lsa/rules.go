@@ -22,6 +22,12 @@ const (
 	ruleVoidFailedAppend
 	ruleSyncAfterRecovery
 	ruleRewriteTail
+	ruleAckInOrder
+	ruleQuiesceReaders
+	ruleSnapshotGate
+	ruleRescueUnsynced
+	ruleRememberFailure
+	ruleVoidWins
 )
 
 var rules = []string{
@@ -41,4 +47,10 @@ var rules = []string{
 	ruleVoidFailedAppend:     "void-failed-append",
 	ruleSyncAfterRecovery:    "sync-after-recovery",
 	ruleRewriteTail:          "rewrite-tail",
+	ruleAckInOrder:           "ack-in-order",
+	ruleQuiesceReaders:       "quiesce-readers",
+	ruleSnapshotGate:         "snapshot-gate",
+	ruleRescueUnsynced:       "rescue-unsynced",
+	ruleRememberFailure:      "remember-failure",
+	ruleVoidWins:             "void-wins",
 }

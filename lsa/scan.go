@@ -228,6 +228,9 @@ func compareRecords(x, y *scannedRecord) int {
 	rank := func(r *scannedRecord) int {
 		switch {
 		case r.h.Flags&format.FlagVoid != 0:
+			if planted(ruleVoidWins) {
+				return 3
+			}
 			return 0
 		case r.h.Flags&format.FlagAgain != 0:
 			return 1

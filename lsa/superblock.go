@@ -80,8 +80,10 @@ func (a *Array) writeState(d *device, state format.DeviceState) error {
 	s.mu.Lock()
 	s.rows[d.slot].State = state
 	s.mu.Unlock()
-	if err := a.writeSuperblocks(); err != nil {
-		return err
+	if !planted(ruleRememberFailure) {
+		if err := a.writeSuperblocks(); err != nil {
+			return err
+		}
 	}
 	d.mu.Lock()
 	d.row.State = state

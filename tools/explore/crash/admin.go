@@ -112,7 +112,7 @@ func (w *worker) pin(s *snapshot) {
 	s.vol.exclusive.Lock()
 	defer s.vol.exclusive.Unlock()
 	name := s.vol.name + "@" + s.name
-	tags, err := readTags(w.a, name, s.blocks)
+	tags, err := readTags(w.a, name, s.blocks, false)
 	if err == nil {
 		o := &oracle{r: w.Run, at: &instant{when: w.clock.Add(1)}}
 		o.bound = o.at.when
@@ -202,6 +202,7 @@ func (w *worker) revert() {
 	}
 	v := s.vol
 	w.alone(v, func() bool {
+		v.grow(s.blocks)
 		ok := w.change("revert", true, func(c *catalog) {
 			state := c.volumes[v.name]
 			state.blocks = s.blocks

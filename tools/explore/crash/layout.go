@@ -1,8 +1,10 @@
 package crash
 
 import (
+	"errors"
 	"fmt"
 	"sort"
+	"sync"
 
 	"lsad/lsa"
 )
@@ -28,8 +30,14 @@ func volumeBytes(blocks int) int64 {
 	return (int64(blocks/islandBlocks)*pageBlocks + pageBlocks/2) * blockSize
 }
 
-// readTags returns what a volume or a snapshot holds.
-func readTags(a *lsa.Array, name string, blocks int) ([]tag, error) {
+var islandBuffers = sync.Pool{New: func() any { return new([islandBlocks * blockSize]byte) }}
+
+// unreadable stands for what could not be read.
+const unreadable = ^tag(0)
+
+// readTags returns what a volume or a snapshot holds. damaged: some of it may
+// be unreadable.
+func readTags(a *lsa.Array, name string, blocks int, damaged bool) ([]tag, error) {
 	h, err := a.OpenVolume(name, lsa.OpenOptions{Client: "oracle", ReadOnly: true})
 	if err != nil {
 		return nil, err
@@ -37,18 +45,27 @@ func readTags(a *lsa.Array, name string, blocks int) ([]tag, error) {
 	defer h.Close()
 	tags := make([]tag, blocks*cellsPerBlock)
 	const cells = islandBlocks * cellsPerBlock
-	buf := make([]byte, cells*cellSize)
+	buf := islandBuffers.Get().(*[cells * cellSize]byte)[:]
+	defer islandBuffers.Put((*[cells * cellSize]byte)(buf))
 	for at := 0; at < len(tags); at += cells {
 		if err := h.ReadAt(buf, offset(at)); err != nil {
-			return nil, err
+			if !damaged || !errors.Is(err, lsa.ErrDamaged) {
+				return nil, err
+			}
+			for i := range cells {
+				tags[at+i] = unreadable
+			}
+			continue
 		}
 		for i := range cells {
 			if tags[at+i], err = readCell(buf[i*cellSize:][:cellSize], at+i); err != nil {
 				return nil, fmt.Errorf("%s: wrong bytes in block %d, cell %d: %w", name, (at+i)/cellsPerBlock, at+i, err)
 			}
 		}
-		if err := checkExtents(h, name, at, tags); err != nil {
-			return nil, err
+		if at == 0 && !damaged { // a sample
+			if err := checkExtents(h, name, at, tags); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return tags, nil

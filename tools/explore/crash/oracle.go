@@ -1,9 +1,11 @@
 package crash
 
 import (
+	"errors"
 	"fmt"
 	"math"
 
+	"lsad/internal/blockdev"
 	"lsad/lsa"
 )
 
@@ -20,10 +22,21 @@ type observation struct {
 type sighting struct {
 	vol      *volume
 	cell     int
-	versions []version
+	versions []version // of before the crash
 	seen     tag
-	at       []int // positions in versions that hold what was seen, ascending
-	chosen   int   // index in at
+	chosen   int  // the version that it is taken for: the first that holds seen at first
+	only     bool // no other holds it
+}
+
+// next chooses the next version that holds what was seen.
+func (s *sighting) next() bool {
+	for i := s.chosen + 1; i < len(s.versions); i++ {
+		if s.seen == unreadable || s.versions[i].tag == s.seen {
+			s.chosen = i
+			return true
+		}
+	}
+	return false
 }
 
 // oracle decides whether a state is one that the promises allow.
@@ -41,7 +54,7 @@ type oracle struct {
 	at    *instant
 	bound int64
 	why   string // what set bound
-	all   []*sighting
+	all   []sighting
 	seen  *observation
 }
 
@@ -51,6 +64,9 @@ func (r *Run) check(a *lsa.Array, at *instant) (*observation, error) {
 	o := &oracle{r: r, at: at, seen: &observation{tags: map[*volume][]tag{}, snaps: map[*snapshot][]tag{}}}
 	o.bound, o.why = r.durableAt(at)
 	if err := o.checkCatalog(a); err != nil {
+		return nil, err
+	}
+	if err := r.checkRemembered(a, at); err != nil {
 		return nil, err
 	}
 	for name, v := range o.seen.catalog.volumes {
@@ -66,13 +82,25 @@ func (r *Run) check(a *lsa.Array, at *instant) (*observation, error) {
 	if err := o.checkPrefix(o.all, &o.bound, &o.why); err != nil {
 		return nil, err
 	}
-	for _, s := range o.all {
-		o.seen.tags[s.vol][s.cell] = s.seen
-	}
 	if err := a.VerifyBooks(); err != nil {
 		return nil, err
 	}
 	return o.seen, nil
+}
+
+// checkRemembered: a device that failed is out of service for good once a flush
+// has succeeded after that.
+func (r *Run) checkRemembered(a *lsa.Array, at *instant) error {
+	f := r.failed
+	if f == nil || f.first == 0 || f.slot < 0 || errors.Is(f.err, blockdev.ErrNoSpace) || at.damaged {
+		return nil
+	}
+	for _, flush := range r.flushes {
+		if flush.inv > f.first && flush.ack != 0 && flush.ack < at.when && a.Devices()[f.slot].State == "in service" {
+			return fmt.Errorf("device %d failed at %d, everything was flushed after that, at %d, and it is in service", f.slot, f.first, flush.ack)
+		}
+	}
+	return nil
 }
 
 // durableAt is the moment before which all that was acknowledged must be there.
@@ -82,11 +110,35 @@ func (r *Run) durableAt(at *instant) (int64, string) {
 	}
 	bound, why := int64(0), "nothing was durable"
 	for _, f := range r.flushes {
+		if at.damaged && !r.evident(f, at.when) {
+			continue
+		}
 		if f.ack != 0 && f.ack < at.when && f.inv > bound {
 			bound, why = f.inv, fmt.Sprintf("%s of %d-%d", f.kind, f.inv, f.ack)
 		}
 	}
 	return bound, why
+}
+
+// evident says whether the log must show that a flush succeeded, though some of
+// its records were damaged: more later ones, that say so and that were
+// themselves flushed, than there was damage.
+func (r *Run) evident(f *op, when int64) bool {
+	for _, g := range r.flushes {
+		if g.ack == 0 || g.ack >= when {
+			continue
+		}
+		n := 0
+		for _, w := range r.writes {
+			if w.inv > f.ack && w.ack < g.inv {
+				n++
+			}
+		}
+		if f.ack != 0 && n > mostDamage {
+			return true
+		}
+	}
+	return false
 }
 
 // checkCatalog finds the administrative change that was the last.
@@ -100,7 +152,7 @@ func (o *oracle) checkCatalog(a *lsa.Array) error {
 		if c.op.inv < o.at.when {
 			last = i
 		}
-		if c.op.ack != 0 && c.op.ack < o.at.when {
+		if c.op.ack != 0 && c.op.ack < o.at.when && (!o.at.damaged || c.op.ack < o.bound) {
 			first = i // it returned, so it was durable
 		}
 	}
@@ -142,42 +194,46 @@ func sameCatalog(c *catalog, infos []lsa.VolumeInfo) error {
 
 // look finds the version of each cell of a volume.
 func (o *oracle) look(a *lsa.Array, name string, v *volume, blocks int) error {
-	tags, err := readTags(a, name, blocks)
+	tags, err := readTags(a, name, blocks, o.at.damaged)
 	if err != nil {
 		return err
 	}
 	o.seen.tags[v] = tags
 	begin := len(o.all)
 	for i, t := range tags {
-		s, err := o.sight(v, i, t)
-		if err != nil {
+		if o.all, err = o.sight(o.all, v, i, t); err != nil {
 			return err
 		}
-		o.all = append(o.all, s)
 	}
 	return noneTorn(name, o.all[begin:])
 }
 
-// sight finds the versions of a cell that hold t.
-func (o *oracle) sight(v *volume, cell int, t tag) (*sighting, error) {
-	s := &sighting{vol: v, cell: cell, seen: t, versions: []version{{}}}
+// sight appends the cell with the versions it may be.
+func (o *oracle) sight(all []sighting, v *volume, cell int, t tag) ([]sighting, error) {
+	s := sighting{vol: v, cell: cell, seen: t, chosen: -1, only: true, versions: noVersions}
 	if cell < len(v.cells) {
 		s.versions = v.cells[cell]
 	}
-	for i, version := range s.versions {
-		if version.op != nil && version.op.inv >= o.at.when {
+	for i := range s.versions {
+		if version := &s.versions[i]; version.op != nil && version.op.inv >= o.at.when {
 			s.versions = s.versions[:i]
 			break
+		} else if version.tag != t && t != unreadable {
+			continue
 		}
-		if version.tag == t {
-			s.at = append(s.at, i)
+		if s.chosen >= 0 {
+			s.only = false
+		} else {
+			s.chosen = i
 		}
 	}
-	if len(s.at) == 0 {
-		return nil, fmt.Errorf("volume %s block %d cell %d: holds write %d, which never was there: %s", v.name, cell/cellsPerBlock, cell, t, s.history())
+	if s.chosen < 0 {
+		return all, fmt.Errorf("volume %s block %d cell %d: holds write %d, which never was there:%s", v.name, cell/cellsPerBlock, cell, t, s.history())
 	}
-	return s, nil
+	return append(all, s), nil
 }
+
+var noVersions = []version{{}}
 
 func (s *sighting) history() string {
 	text := ""
@@ -193,7 +249,7 @@ func (s *sighting) history() string {
 
 // included is when the change that made the version at position k was asked for.
 func (s *sighting) included() int64 {
-	if o := s.versions[s.at[s.chosen]].op; o != nil {
+	if o := s.versions[s.chosen].op; o != nil {
 		return o.inv
 	}
 	return 0
@@ -201,7 +257,7 @@ func (s *sighting) included() int64 {
 
 // excluded is when the first change was acknowledged that the state lacks.
 func (s *sighting) excluded(when int64) (int64, *op) {
-	for _, v := range s.versions[s.at[s.chosen]+1:] {
+	for _, v := range s.versions[s.chosen+1:] {
 		if !v.op.failed && v.op.ack != 0 {
 			if v.op.ack >= when {
 				break
@@ -213,12 +269,13 @@ func (s *sighting) excluded(when int64) (int64, *op) {
 }
 
 // noneTorn: of one write, all cells of a block are there or none.
-func noneTorn(name string, cells []*sighting) error {
+func noneTorn(name string, cells []sighting) error {
 	for b := 0; b < len(cells); b += cellsPerBlock {
 		block := cells[b : b+cellsPerBlock]
-		for _, s := range block {
-			next := s.at[0] + 1
-			if len(s.at) > 1 || next == len(s.versions) || s.versions[next].tag == 0 || s.versions[next].op.kind != "write" {
+		for i := range block {
+			s := &block[i]
+			next := s.chosen + 1
+			if !s.only || next == len(s.versions) || s.versions[next].tag == 0 || s.versions[next].op.kind != "write" {
 				continue
 			}
 			for _, other := range block {
@@ -234,20 +291,20 @@ func noneTorn(name string, cells []*sighting) error {
 
 // checkPrefix finds versions that make a prefix, where cells leave a choice:
 // the earliest that is not ruled out. bound grows as they are included.
-func (o *oracle) checkPrefix(cells []*sighting, bound *int64, why *string) error {
+func (o *oracle) checkPrefix(cells []sighting, bound *int64, why *string) error {
 	for changed := true; changed; {
 		changed = false
-		for _, s := range cells {
+		for i := range cells {
+			s := &cells[i]
 			for {
 				ack, lost := s.excluded(o.at.when)
 				if ack > *bound {
 					break
 				}
-				if s.chosen+1 == len(s.at) {
+				if !s.next() {
 					return fmt.Errorf("volume %s block %d cell %d: holds write %d and lacks the %s of %d-%d, but everything acknowledged before %d must be there (%s):%s",
 						s.vol.name, s.cell/cellsPerBlock, s.cell, s.seen, lost.kind, lost.inv, lost.ack, *bound, *why, s.history())
 				}
-				s.chosen++
 			}
 			if at := s.included(); at > *bound {
 				*bound, changed = at, true
@@ -262,14 +319,14 @@ func (o *oracle) checkPrefix(cells []*sighting, bound *int64, why *string) error
 // and its end, and that is as durable as the snapshot.
 func (o *oracle) checkSnapshot(a *lsa.Array, volume string, s *snapshot) error {
 	name := volume + "@" + s.name
-	tags, err := readTags(a, name, s.blocks)
+	tags, err := readTags(a, name, s.blocks, o.at.damaged)
 	if err != nil {
 		return err
 	}
 	o.seen.snaps[s] = tags
 	if s.pinned != nil {
 		for i, t := range tags {
-			if t != s.pinned[i] {
+			if t != s.pinned[i] && t != unreadable {
 				return fmt.Errorf("snapshot %s block %d cell %d: holds write %d, held %d", name, i/cellsPerBlock, i, t, s.pinned[i])
 			}
 		}
@@ -279,20 +336,21 @@ func (o *oracle) checkSnapshot(a *lsa.Array, volume string, s *snapshot) error {
 }
 
 func (o *oracle) checkInstant(name string, s *snapshot, tags []tag) error {
-	var cells []*sighting
+	cells := make([]sighting, 0, len(tags))
 	included := map[*op]bool{}
 	for i, t := range tags {
-		c, err := o.sight(s.vol, i, t)
-		if err != nil {
+		var err error
+		if cells, err = o.sight(cells, s.vol, i, t); err != nil {
 			return fmt.Errorf("snapshot %s: %w", name, err)
 		}
-		cells = append(cells, c)
-		if v := c.versions[c.at[0]]; len(c.at) == 1 && v.op != nil && v.op.kind == "write" && v.tag != 0 {
+		c := &cells[i]
+		if v := c.versions[c.chosen]; c.only && v.op != nil && v.op.kind == "write" && v.tag != 0 {
 			included[v.op] = true
 		}
 	}
-	for _, c := range cells {
-		if next := c.at[0] + 1; len(c.at) == 1 && next < len(c.versions) {
+	for i := range cells {
+		c := &cells[i]
+		if next := c.chosen + 1; c.only && next < len(c.versions) {
 			if v := c.versions[next]; included[v.op] && !v.op.failed {
 				return fmt.Errorf("snapshot %s cuts write %d (%d-%d) in two at cell %d:%s", name, v.tag, v.op.inv, v.op.ack, c.cell, c.history())
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -56,7 +57,8 @@ type Run struct {
 	mu        sync.Mutex
 	volumes   []*volume
 	catalogs  []*catalog
-	flushes   []*op
+	flushes   []*op // that succeeded, and administrative changes
+	writes    []*op // that succeeded
 	violation error
 	noAdmin   bool // an administrative change failed: no more of them in this life
 	lastTag   atomic.Uint64
@@ -67,7 +69,8 @@ type Run struct {
 	faulted                   atomic.Bool // since the array was opened
 	hostFull                  bool
 	life                      int
-	openOps                   int64 // how many operations the last recovery took
+	failed                    *fault // of this life
+	openOps                   int64  // how many operations the last recovery took
 
 	segment     int64
 	options     lsa.Options
@@ -83,7 +86,10 @@ func Explore(ctx context.Context, cfg Config, stats *Stats) error {
 		limit = 4 * time.Minute
 	}
 	done := make(chan error, 1)
-	go func() { done <- r.run(ctx) }()
+	go func() {
+		defer r.catch()
+		done <- r.run(ctx)
+	}()
 	select {
 	case err := <-done:
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
@@ -93,6 +99,14 @@ func Explore(ctx context.Context, cfg Config, stats *Stats) error {
 	case <-time.After(limit):
 		buf := make([]byte, 1<<20)
 		return r.violated("watchdog", fmt.Errorf("stuck for %v:\n%s", limit, buf[:runtime.Stack(buf, true)]))
+	}
+}
+
+// catch says which run a panic belongs to, and lets it go on.
+func (r *Run) catch() {
+	if p := recover(); p != nil {
+		fmt.Fprintf(os.Stderr, "seed %d, life %d: panic\n", r.cfg.Seed, r.life)
+		panic(p)
 	}
 }
 
@@ -207,6 +221,9 @@ func (r *Run) live(ctx context.Context) error {
 	if err := r.closed(closeErr); err != nil {
 		return err
 	}
+	if err := r.checkDamaged(ctx, instants); err != nil {
+		return err
+	}
 	if closeErr == nil && r.rng.IntN(6) == 0 {
 		if err := r.checkAll(ctx, instants, false); err != nil {
 			return err
@@ -256,7 +273,65 @@ func (i *instant) String() string {
 	if i.power {
 		kind = "power loss"
 	}
+	if i.damaged {
+		kind += " and damage"
+	}
 	return fmt.Sprintf("%s, depth %d, at %d, during %s (checkpoint %v, collection %v, faulted %v)", kind, i.depth, i.when, i.what, i.checkpointing, i.collecting, i.faulted)
+}
+
+// checkDamaged checks a state whose medium was damaged as well: the array may
+// refuse to open, and reads may fail; what it returns must be right.
+func (r *Run) checkDamaged(ctx context.Context, instants []*instant) error {
+	if r.rng.IntN(2) == 0 {
+		return nil
+	}
+	from := instants[r.rng.IntN(len(instants))]
+	i := *from
+	i.damaged, i.power, i.mems = true, true, nil
+	for _, m := range from.mems {
+		i.mems = append(i.mems, m.KillClone(r.rng))
+	}
+	i.fs = from.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: r.rng})
+	for range 1 + r.rng.IntN(mostDamage) {
+		r.damage(i.mems[r.rng.IntN(len(i.mems))])
+	}
+	s := r.newSite(i.mems, i.fs, i.boot, 2)
+	a, err := r.open(ctx, s)
+	if err != nil {
+		if errors.Is(err, lsa.ErrGap) || errors.Is(err, lsa.ErrDamaged) {
+			r.stats.add(&i)
+			return nil
+		}
+		return r.violated(i.String(), fmt.Errorf("open: %w", err))
+	}
+	if _, err := r.check(a, &i); err != nil {
+		return r.violated(i.String(), err)
+	}
+	r.stats.add(&i)
+	_ = a.Close()
+	return nil
+}
+
+// mostDamage is how many records are damaged at most.
+const mostDamage = 4
+
+// damage flips bits where something was written, mostly in a header.
+func (r *Run) damage(m *blockdev.Mem) {
+	var sector [512]byte
+	for range 50 {
+		at := format.SegmentsOffset + r.rng.Int64N((m.Size()-format.SegmentsOffset)/512)*512
+		if m.ReadAt(sector[:], at) != nil || sector == [512]byte{} {
+			continue
+		}
+		if _, header := format.PeekRecordHeader(sector[:]); header || r.rng.IntN(4) == 0 {
+			mask := make([]byte, 1+r.rng.IntN(20))
+			for i := range mask {
+				mask[i] = byte(1 + r.rng.IntN(255))
+			}
+			m.Corrupt(at+r.rng.Int64N(512-20), mask)
+			return
+		}
+	}
 }
 
 // checkState opens a state, perhaps crashing again meanwhile, and checks it.
@@ -320,7 +395,7 @@ func (r *Run) goOn(s *site, a *lsa.Array, seen *observation) {
 		v.h = h
 	}
 	r.site, r.a = s, a
-	r.catalogs, r.flushes, r.noAdmin = []*catalog{c}, nil, false
+	r.catalogs, r.flushes, r.writes, r.noAdmin = []*catalog{c}, nil, nil, false
 	r.didMaintenance.Store(false)
 	r.faulted.Store(false)
 	if r.hostFull {
@@ -339,20 +414,23 @@ func (r *Run) planFault(span int64) {
 			inService = append(inService, d.Slot)
 		}
 	}
+	r.failed = nil
 	roll := r.rng.IntN(100)
 	switch {
-	case roll < 12 && len(inService) > 1:
+	case roll < 20 && len(inService) > 1:
 		f := &fault{slot: inService[r.rng.IntN(len(inService))], kind: blockdev.OpSync, times: 1 + r.rng.IntN(3), err: errInjected, after: r.site.count.Load() + r.rng.Int64N(span)}
-		switch r.rng.IntN(4) {
-		case 0:
-			f.kind = blockdev.OpWrite
-		case 1:
-			f.kind, f.err = blockdev.OpWrite, blockdev.ErrNoSpace
+		switch r.rng.IntN(6) {
+		case 0, 1:
+			f.kind, f.lands = blockdev.OpWrite, r.rng.IntN(2) == 0
+		case 2, 3: // so often that a record finds no place at all, and is voided
+			f.kind, f.err, f.slot, f.lands = blockdev.OpWrite, blockdev.ErrNoSpace, -1, r.rng.IntN(2) == 0
+			f.times = 1 + r.rng.IntN(len(inService)+2)
 		}
+		r.failed = f
 		r.site.mu.Lock()
 		r.site.fault = f
 		r.site.mu.Unlock()
-	case roll < 18:
+	case roll < 26:
 		r.hostFull = true
 		for _, m := range r.site.mems {
 			m.SetSpace(m.Used() + r.rng.Int64N(6)*r.segment)

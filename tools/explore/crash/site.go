@@ -29,16 +29,35 @@ type instant struct {
 	checkpointing, collecting bool // under way
 	counts                    bool // more than one device, and a checkpoint or collection under way or done
 	faulted                   bool // a device had failed
+	damaged                   bool // the medium was damaged after the crash
 }
 
-// fault makes operations of one device fail.
+// fault makes operations of a device fail.
 type fault struct {
-	slot  int
+	slot  int // -1: of any
 	kind  blockdev.OpKind
 	after int64 // changes of the array's devices
 	times int
 	err   error
-	hits  atomic.Int64
+	lands bool // a write takes effect, and fails nevertheless
+	hits  int
+	first int64 // when it was hit first
+}
+
+// flaky is a device of a site: its writes may land and fail.
+type flaky struct {
+	*blockdev.Mem
+	s    *site
+	slot int
+}
+
+// WriteVec implements blockdev.Device.
+func (d flaky) WriteVec(bufs [][]byte, off int64) error {
+	err := d.Mem.WriteVec(bufs, off)
+	if err != nil {
+		return err
+	}
+	return d.s.failing(d.slot, d.s.count.Load(), blockdev.OpWrite, true)
 }
 
 // site is the place where an array runs: devices and a file system that watch
@@ -101,7 +120,7 @@ func (s *site) onDevice(slot int, op blockdev.Op) error {
 	n := s.count.Add(1)
 	s.crashPoint(n, slot, op)
 	s.dawdle()
-	return s.failing(slot, n, op.Kind)
+	return s.failing(slot, n, op.Kind, false)
 }
 
 // store watches the metadata store's files.
@@ -131,17 +150,17 @@ func (s *site) syncDirectory(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-func (s *site) failing(slot int, n int64, kind blockdev.OpKind) error {
+func (s *site) failing(slot int, n int64, kind blockdev.OpKind, landed bool) error {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	f := s.fault
-	s.mu.Unlock()
-	if f == nil || f.slot != slot || f.kind != kind || n < f.after {
+	if f == nil || f.slot >= 0 && f.slot != slot || f.kind != kind || f.lands != landed || n < f.after || f.hits == f.times {
 		return nil
 	}
-	if hit := f.hits.Add(1); hit > int64(f.times) {
-		return nil
+	if f.hits++; f.hits == 1 {
+		f.first = s.r.clock.Add(1)
+		s.r.faulted.Store(true)
 	}
-	s.r.faulted.Store(true)
 	return f.err
 }
 
@@ -213,8 +232,8 @@ func randomUUID(rng *rand.Rand) (u format.UUID) {
 // devices are the site's devices in any order.
 func (s *site) devices() []blockdev.Device {
 	var all []blockdev.Device
-	for _, m := range s.mems {
-		all = append(all, m)
+	for i, m := range s.mems {
+		all = append(all, flaky{m, s, i})
 	}
 	return all
 }

@@ -24,6 +24,7 @@ type Totals struct {
 	InCollection  int64 `json:"during_collection"`
 	InRecovery    int64 `json:"during_recovery"`
 	ThirdCrash    int64 `json:"during_recovery_from_that"`
+	Damaged       int64 `json:"with_a_damaged_medium"`
 	DeviceFailed  int64 `json:"with_a_failed_device"`
 	FlushesSeen   int64 `json:"flushes"`
 	Acknowledged  int64 `json:"acknowledged_changes"`
@@ -49,6 +50,7 @@ func (s *Stats) add(i *instant) {
 	count(&s.InCollection, i.collecting)
 	count(&s.InRecovery, i.depth > 1)
 	count(&s.ThirdCrash, i.depth > 2)
+	count(&s.Damaged, i.damaged)
 	count(&s.DeviceFailed, i.faulted)
 }
 
@@ -66,8 +68,8 @@ func (s *Stats) Get() Totals {
 }
 
 func (t Totals) String() string {
-	return fmt.Sprintf("%d states (%d count) of %d runs: %d after power loss, %d after kill -9; %d during a checkpoint, %d during a collection, %d during recovery, %d of these during recovery from a crash during recovery; %d with a failed device",
-		t.States, t.Counted, t.Runs, t.PowerLoss, t.Kill, t.InCheckpoint, t.InCollection, t.InRecovery, t.ThirdCrash, t.DeviceFailed) +
+	return fmt.Sprintf("%d states (%d count) of %d runs: %d after power loss, %d after kill -9; %d during a checkpoint, %d during a collection, %d during recovery, %d of these during recovery from a crash during recovery; %d with a failed device, %d with a damaged medium",
+		t.States, t.Counted, t.Runs, t.PowerLoss, t.Kill, t.InCheckpoint, t.InCollection, t.InRecovery, t.ThirdCrash, t.DeviceFailed, t.Damaged) +
 		fmt.Sprintf("; %d changes acknowledged, %d flushes, %d checkpoints, %d collections, %d administrative changes, %d refused for want of room",
 			t.Acknowledged, t.FlushesSeen, t.Checkpoints, t.Collections, t.AdminChanges, t.RefusedNoRoom)
 }

@@ -32,6 +32,7 @@ func (r *Run) workload(ctx context.Context, steps int) {
 	for range workers {
 		w := &worker{r, ctx, rand.New(rand.NewPCG(r.rng.Uint64(), 3))}
 		wg.Go(func() {
+			defer r.catch()
 			for range steps / workers {
 				if ctx.Err() != nil || w.broken() {
 					return
@@ -152,6 +153,11 @@ func (w *worker) end(o *op, err error) bool {
 		return false
 	}
 	o.ack = w.clock.Add(1)
+	if o.kind == "write" {
+		w.mu.Lock()
+		w.writes = append(w.writes, o)
+		w.mu.Unlock()
+	}
 	w.stats.change(func(t *Totals) { t.Acknowledged++ })
 	return true
 }
