@@ -13,8 +13,14 @@
 // read of the socket gives, and handles what cannot wait on the spot: all writes of the batch become one
 // Export.WriteBatch, reads that need no disk are read straight into the reply buffer, and the replies
 // leave in one write. Everything that may wait (a read from disk, a flush, a trim, a large payload)
-// becomes a job for the connection's workers, and its reply leaves when it is ready. Replies of inline
-// work are always sent before the reader waits for the socket, or for anything else.
+// becomes a job for the connection's workers, and its reply leaves when it is ready. So do batches of
+// writes while writing is slow. Replies of inline work are always sent before the reader waits for the
+// socket, or for anything else.
+//
+// What a client can make the server hold is bounded: requests in flight and their payloads by limits of
+// the connection and of the server, everything else by a few buffers of fixed size, which an idle
+// connection gives back. Nobody waits for memory that another connection holds: without memory a request
+// is handled piece by piece.
 //
 // # Locks
 //

@@ -67,8 +67,7 @@ func (q *jobs) fullLocked(size int64) bool {
 	return q.count >= q.maxInFlight || q.count > 0 && q.bytes+size > q.maxBytes
 }
 
-// waitRoom waits until a job of so many bytes may begin. Only the reader adds jobs, so there is still room when
-// it does.
+// waitRoom waits until a job of so many bytes may begin. Only the reader adds jobs.
 func (q *jobs) waitRoom(size int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -94,13 +94,14 @@ func (c *conn) readInPieces(r *request) error {
 	if err := c.send.exclusive(); err != nil {
 		return err
 	}
-	err := c.streamRead(&req, structured)
+	cause, err := c.streamRead(&req, structured)
 	c.send.done(err)
-	c.stats.add(req.cmd, req.n, err != nil)
+	c.stats.add(req.cmd, req.n, cause != nil || err != nil)
 	return err
 }
 
-func (c *conn) streamRead(r *request, structured bool) error {
+// streamRead returns the error that the client was told of, and the one that ends the connection.
+func (c *conn) streamRead(r *request, structured bool) (cause, err error) {
 	s := getStage()
 	defer putStage(s)
 	for at := int64(0); at < r.n; {
@@ -113,14 +114,14 @@ func (c *conn) streamRead(r *request, structured bool) error {
 		}
 		if err := c.export.ReadAt(s.b[h:h+n], r.off+at); err != nil {
 			if !structured && at > 0 {
-				return err
+				return nil, err
 			}
-			return c.send.writeBytes(c.sess.appendError(s.b[:0], r, err))
+			return err, c.send.writeBytes(c.sess.appendError(s.b[:0], r, err))
 		}
 		if err := c.send.writeBytes(s.b[:h+n]); err != nil {
-			return err
+			return nil, err
 		}
 		at += int64(n)
 	}
-	return nil
+	return nil, nil
 }
