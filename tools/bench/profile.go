@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -49,7 +46,7 @@ func newProfile() *cobra.Command {
 	f.StringVar(&p.dir, "dir", "", "directory for the temporary files (default $TMPDIR or /tmp)")
 	f.StringVar(&p.lsad, "lsad", "", "lsad program to profile (default: build it)")
 	f.StringVar(&p.kind, "kind", "cpu", "kind of profile: cpu or allocs")
-	f.StringVar(&p.out, "out", "", "keep the profile in this file, and the program beside it")
+	f.StringVar(&p.out, "out", "", "keep the profile in this file")
 	f.IntVar(&p.count, "top", 45, "how many functions to print")
 	f.BoolVar(&p.cum, "cum", false, "sort by the time that functions and what they call take")
 	return cmd
@@ -96,55 +93,31 @@ func (p *profiler) record(ctx context.Context, s *server, r *row, file string) (
 		result, err := fio(ctx, s, r.write, r.fioArgs(int64(p.size), p.runtime+time.Second)...)
 		done <- outcome{result, err}
 	}()
-	url := fmt.Sprintf("http://lsad/debug/pprof/%s?seconds=%d", map[string]string{"cpu": "profile", "allocs": "allocs"}[p.kind], max(1, int(p.runtime.Seconds())))
-	err := download(ctx, s.adminSocket(), url, file)
+	name := map[string]string{"cpu": "profile", "allocs": "allocs"}[p.kind]
+	path := fmt.Sprintf("/debug/pprof/%s?seconds=%d", name, max(1, int(p.runtime.Seconds())))
+	err := s.save(ctx, path, file)
 	load := <-done
 	return load.result, errors.Join(err, load.err)
 }
 
 func (p *profiler) print(ctx context.Context, out io.Writer, b *bench, file string) error {
-	args := []string{"tool", "pprof", "-top", fmt.Sprintf("-nodecount=%d", p.count)}
+	var args []string
 	if p.cum {
 		args = append(args, "-cum")
 	}
 	if p.kind == "allocs" {
 		args = append(args, "-sample_index=alloc_space")
 	}
+	return b.printProfile(ctx, out, file, p.count, args...)
+}
+
+// printProfile prints the top functions of a profile.
+func (b *bench) printProfile(ctx context.Context, out io.Writer, file string, count int, args ...string) error {
+	args = append([]string{"tool", "pprof", "-top", fmt.Sprintf("-nodecount=%d", count)}, args...)
 	text, err := runProgram(ctx, "go", append(args, b.lsad, file)...)
 	if err != nil {
 		return err
 	}
 	_, err = out.Write(text)
 	return err
-}
-
-// download saves what the admin socket answers to a file.
-func download(ctx context.Context, socket, url, file string) error {
-	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
-		},
-	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return fmt.Errorf("profile: %w", err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("profile: the server answered %s", resp.Status)
-	}
-	f, err := os.Create(file)
-	if err != nil {
-		return err
-	}
-	if _, err := io.Copy(f, resp.Body); err != nil {
-		f.Close()
-		return fmt.Errorf("profile: %w", err)
-	}
-	return f.Close()
 }
