@@ -8,14 +8,11 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"strconv"
 	"syscall"
 	"testing"
 	"time"
-
-	"lsad/tools/guest"
 )
 
 // serverFlag chooses the server under test. The other servers show whether a
@@ -68,16 +65,6 @@ func startServer(t *testing.T, kind string, flags ...string) *nbdServer {
 	s := newServer(t, kind, flags...)
 	s.start()
 	return s
-}
-
-// build builds a static program of this module, named by its import path.
-func build(t *testing.T, pkg string) string {
-	t.Helper()
-	bin := filepath.Join(t.TempDir(), path.Base(pkg))
-	if err := guest.BuildGo(t.Context(), pkg, bin); err != nil {
-		t.Fatal(err)
-	}
-	return bin
 }
 
 // buildTool builds one of the programs beside this package.

@@ -1,0 +1,51 @@
+package guest_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"lsad/tools/guest"
+)
+
+// builds are the programs that tests have asked for. Each is built once, so
+// that all tests use the same one even if its source changes meanwhile.
+var builds struct {
+	mu   sync.Mutex
+	dir  string
+	done map[string]string // import path to file
+}
+
+func TestMain(m *testing.M) { os.Exit(runTests(m)) }
+
+func runTests(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "lsad-guest-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	builds.dir, builds.done = dir, map[string]string{}
+	return m.Run()
+}
+
+// build returns a static program of this module, named by its import path.
+func build(t *testing.T, pkg string) string {
+	t.Helper()
+	builds.mu.Lock()
+	defer builds.mu.Unlock()
+	if bin, ok := builds.done[pkg]; ok {
+		return bin
+	}
+	bin := filepath.Join(builds.dir, path.Base(pkg))
+	// Not the test's context: the program is for later tests too.
+	if err := guest.BuildGo(context.Background(), pkg, bin); err != nil {
+		t.Fatal(err)
+	}
+	builds.done[pkg] = bin
+	return bin
+}
