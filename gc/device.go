@@ -29,6 +29,7 @@ type Device struct {
 	armed  time.Time
 
 	reason    Reason // of the collection going on, or None
+	last      Reason // of the collection before
 	asked     bool   // a manual collection was asked for
 	busy      bool   // a victim is being collected; its answer is outstanding
 	victim    SegmentInfo
@@ -175,6 +176,10 @@ func (d *Device) nextTurn(now time.Time) time.Time {
 }
 
 func (d *Device) begin(why Reason, now time.Time) {
+	if why == Forced && d.last == Forced { // not an accident: the period is too long
+		d.fill.believe(d.sched.period.Seconds())
+	}
+	d.last = why
 	d.reason, d.asked = why, false
 	d.run = run{began: now, turn: now}
 	d.owed = 0

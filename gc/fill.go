@@ -61,9 +61,15 @@ func (f *fill) observe(now time.Time, available int, period time.Duration) {
 // gain tells it of a collected segment whose live blocks, a share of the whole, went elsewhere.
 func (f *fill) gain(segments float64) { f.gained += segments }
 
-// burst makes the slow average believe the fast one, with the weight of one period.
-func (f *fill) burst(period time.Duration) {
-	f.slow = average{sum: f.fast.rate() * period.Seconds(), secs: period.Seconds()}
+// burst lets the slow average take the fast one into account as if it had lasted for secs.
+func (f *fill) burst(secs float64) {
+	f.slow.sum += f.fast.rate() * secs
+	f.slow.secs += secs
+}
+
+// believe makes the slow average forget all but the fast one.
+func (f *fill) believe(secs float64) {
+	f.slow = average{sum: f.fast.rate() * secs, secs: secs}
 }
 
 // known reports that enough was filled to speak of a rate.

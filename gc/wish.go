@@ -5,6 +5,10 @@ import (
 	"time"
 )
 
+// burstWeight is how many periods a burst counts for in the average that the period follows, times the share by
+// which it wants its turn earlier: little if that helps, more if it goes on.
+const burstWeight = 4
+
 // wish is the period that this device would like, or zero if it has no say.
 func (d *Device) wish(now time.Time) time.Duration {
 	c := d.target.Count()
@@ -20,7 +24,7 @@ func (d *Device) wish(now time.Time) time.Duration {
 	if d.reason == None {
 		if share := d.hurry(c.Unused+c.Pending, now); share < 1 {
 			want = min(want, float64(d.sched.period)*share)
-			d.fill.burst(d.sched.period)
+			d.fill.burst(burstWeight * (1 - share) * d.sched.period.Seconds())
 		}
 	}
 	return time.Duration(min(want, float64(maxPeriod)))
