@@ -190,6 +190,7 @@ func TestDamagedArray(t *testing.T) {
 		}, nil, []string{"d1", "features 0x10000000000"}},
 		{"metadata store gone", func(t *testing.T, data string) { os.RemoveAll(data + "/meta") }, nil, []string{"meta"}},
 		{"member file damaged", func(t *testing.T, data string) { os.WriteFile(data+"/array.toml", []byte("version = \"x"), 0o600) }, nil, []string{"array.toml", "line 1", "--device"}},
+		{"member file lost", func(t *testing.T, data string) { os.Remove(data + "/array.toml") }, nil, []string{"array.toml is missing", "--device"}},
 		{"member file of the future", func(t *testing.T, data string) {
 			os.WriteFile(data+"/array.toml", []byte("version = 9\ndevices = [\"d0\"]"), 0o600)
 		}, nil, []string{"array.toml", "version 9"}},
@@ -265,6 +266,9 @@ func TestCheckFindsDamagedData(t *testing.T) {
 		t.Error("the damage was not counted")
 	}
 	p.stop()
+	if log := p.stderr.String(); !strings.Contains(log, "a request failed") || !strings.Contains(log, "export=vol0") || !strings.Contains(log, "lsad-data/d0") {
+		t.Error("the log does not name the volume and the device")
+	}
 }
 
 func TestDegraded(t *testing.T) {
@@ -317,6 +321,19 @@ func TestFullArray(t *testing.T) {
 	mustSh(t, dir, "qemu-io -f raw -d unmap -c 'discard 0 30M' -c 'discard 30M 34M' "+uri("big"))
 	mustSh(t, dir, "qemu-io -f raw -c 'write -P 3 0 4M' -c 'read -P 3 0 4M' "+uri("vol0"))
 	p.stop()
+}
+
+// TestLostMemberFile opens an array by naming its devices.
+func TestLostMemberFile(t *testing.T) {
+	dir := t.TempDir()
+	serveIn(t, dir, tiny...).stop()
+	if err := os.Remove(filepath.Join(dir, "lsad-data/array.toml")); err != nil {
+		t.Fatal(err)
+	}
+	p := serveIn(t, dir, append(again, "--device=lsad-data/d2", "--device=lsad-data/d0", "--device=lsad-data/d1")...)
+	must(t, dir, "volume", "show", "vol0")
+	p.stop()
+	serveIn(t, dir, again...).stop() // they are remembered again
 }
 
 func TestCommandUsage(t *testing.T) {

@@ -13,8 +13,9 @@ import (
 
 // catalog exports the volumes of an array, and their snapshots read-only as VOLUME@SNAPSHOT.
 type catalog struct {
-	array *lsa.Array
-	first []config.VolumeSpec // the default export is the first of these that exists
+	array  *lsa.Array
+	first  []config.VolumeSpec // the default export is the first of these that exists
+	errors *ioLog
 }
 
 // List implements nbd.Catalog.
@@ -47,7 +48,7 @@ func (c *catalog) Open(name string, client nbd.Client) (nbd.Export, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &export{h, nbd.ExportInfo{Name: name}}, nil
+	return &export{Handle: h, info: nbd.ExportInfo{Name: name}, client: who, errors: c.errors}, nil
 }
 
 // defaultExport is the only volume, or the first of those that the settings name.
@@ -63,15 +64,6 @@ func (c *catalog) defaultExport() string {
 	}
 	return ""
 }
-
-// export is an open volume or snapshot as the NBD server sees it.
-type export struct {
-	*lsa.Handle
-	info nbd.ExportInfo
-}
-
-// Info implements nbd.Described.
-func (e *export) Info() nbd.ExportInfo { return e.info }
 
 // recorders count the requests to each export.
 type recorders struct{ io *admin.IO }

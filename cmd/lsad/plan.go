@@ -23,6 +23,13 @@ func planArray(c *config.Config, m *members) (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
+	if m == nil && exists(c.DirPath(metaDir)) {
+		// Somebody lost array.toml. Nothing is created where an array's metadata is.
+		if len(devices) == 0 {
+			return plan{}, fmt.Errorf("%s is missing, but there is an array's metadata in %s: name its devices with --device", c.DirPath(memberFile), c.DirPath(metaDir))
+		}
+		m = &members{}
+	}
 	p := plan{create: m == nil || m.Creating, devices: devices}
 	if p.volumes, err = c.Volumes(); err != nil {
 		return p, err
@@ -47,6 +54,11 @@ func planArray(c *config.Config, m *members) (plan, error) {
 		}
 	}
 	return p, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // defaultVolume is made in a new array for which no volume is named.

@@ -210,7 +210,7 @@ func (s *server) startServing(context.Context) error {
 	}
 	stats := newIO()
 	s.nbd, err = nbd.New(nbd.Config{
-		Catalog: &catalog{array: s.array, first: s.plan.volumes}, TLSMode: mode, TLS: s.tls,
+		Catalog: &catalog{array: s.array, first: s.plan.volumes, errors: &ioLog{log: s.log}}, TLSMode: mode, TLS: s.tls,
 		Logger: s.log, Metrics: recorders{stats},
 		MaxConnections: s.cfg.MaxConnections, MaxBufferBytes: nbdBufferBytes,
 	})
