@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"strconv"
@@ -98,10 +100,11 @@ func (c *child) kill() {
 	<-c.done
 }
 
-// awaitSocket waits until something listens on a unix socket.
-func (c *child) awaitSocket(ctx context.Context, path string) error {
+// awaitGreeting waits until an NBD server greets whoever connects to a unix socket. That it listens is not enough:
+// it may do so long before it is ready.
+func (c *child) awaitGreeting(ctx context.Context, path string) error {
 	for {
-		if err := probeSocket(path); err == nil {
+		if err := c.greeting(ctx, path); err == nil {
 			return nil
 		}
 		select {
@@ -114,14 +117,32 @@ func (c *child) awaitSocket(ctx context.Context, path string) error {
 	}
 }
 
-// probeSocket connects and disconnects.
-func probeSocket(path string) error {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+// greeting connects, reads the first word that every NBD server sends, and disconnects.
+func (c *child) greeting(ctx context.Context, path string) error {
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	return unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+	defer conn.Close()
+	ended := make(chan struct{})
+	defer close(ended)
+	go func() { // wakes the read below
+		select {
+		case <-ctx.Done():
+			conn.Close()
+		case <-c.done:
+			conn.Close()
+		case <-ended:
+		}
+	}()
+	var word [8]byte
+	if _, err := io.ReadFull(conn, word[:]); err != nil {
+		return err
+	}
+	if string(word[:]) != "NBDMAGIC" {
+		return fmt.Errorf("%s greets with %q, which is not NBD", c.name, word)
+	}
+	return nil
 }
 
 // runProgram runs a program to its end and returns what it printed on standard output. When ctx ends it is asked

@@ -105,7 +105,7 @@ func (t *recoveryTest) run(ctx context.Context, out io.Writer) (err error) {
 }
 
 func printRecovery(out io.Writer, took time.Duration, r *admin.Recovery) {
-	fmt.Fprintf(out, "        listening again after %.2fs; recovery took %.2fs, scanned %d MiB of log, replayed %d records\n",
+	fmt.Fprintf(out, "        serving again after %.2fs; recovery took %.2fs, scanned %d MiB of log, replayed %d records\n",
 		took.Seconds(), r.Seconds, r.Bytes>>20, r.Records)
 	for _, step := range r.Steps {
 		fmt.Fprintf(out, "        %6.3fs  %s: %s\n", step.Seconds, step.Name, step.Detail)

@@ -76,13 +76,13 @@ func (b *bench) startLsad(ctx context.Context, name, program string, flags ...st
 	return s.started(ctx, program, args...)
 }
 
-// started starts the server's process and waits until it listens.
+// started starts the server's process and waits until it serves.
 func (s *server) started(ctx context.Context, program string, args ...string) (*server, error) {
 	var err error
 	if s.proc, err = startChild(s.name, program, args...); err != nil {
 		return nil, err
 	}
-	if err := s.proc.awaitSocket(ctx, s.socket); err != nil {
+	if err := s.proc.awaitGreeting(ctx, s.socket); err != nil {
 		s.proc.kill()
 		return nil, err
 	}
