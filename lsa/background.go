@@ -81,6 +81,7 @@ func (a *Array) tidy() {
 		_ = a.ballast.take() // tried again at the next turn
 	}
 	a.rescueAll()
+	a.discardCold(time.Now())
 	if err := a.tidyLayers(); err != nil && a.work.ctx.Err() == nil {
 		a.log.Error("giving back the space of deleted layers failed; it will be tried again", "error", err)
 	}

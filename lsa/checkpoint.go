@@ -108,7 +108,7 @@ func (a *Array) chooseReady(d *device) map[uint32]bool {
 			if len(chosen) >= want {
 				return chosen
 			}
-			if s := &d.segs[i]; s.state == segFree && s.allocated == allocated {
+			if s := &d.segs[i]; s.state == segFree && s.allocated == allocated && !s.discarding {
 				chosen[uint32(i)] = true
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"lsad/internal/blockdev"
 	"lsad/lsa/format"
@@ -34,7 +35,10 @@ type segment struct {
 	state      segmentState
 	class      uint8 // stream it was opened for
 	allocated  bool  // the file system below has given the room
-	damaged    bool  // holds live blocks that cannot be read: not to be collected
+	stale      bool  // free, and may have room below that nobody counts on
+	discarding bool  // not to be chosen until that is done
+	freedAt    time.Time
+	damaged    bool // holds live blocks that cannot be read: not to be collected
 	collecting bool
 	used       uint32 // sectors appended to
 	generation uint64 // of its last use

@@ -14,7 +14,7 @@ import (
 // Defaults of Options.
 const (
 	DefaultMapCache        = 256 << 20
-	DefaultCheckpointBytes = 256 << 20
+	DefaultCheckpointBytes = 512 << 20
 	DefaultCheckpointEvery = 30 * time.Second
 )
 

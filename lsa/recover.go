@@ -152,6 +152,7 @@ func (a *Array) settleSegments(found *scanned) {
 				s.dirty.Store(true)
 			}
 			if s.state == segFree {
+				s.stale = true
 				d.free++
 			}
 		}

@@ -296,30 +296,3 @@ func (a *Array) allocate(d *device, seg uint32) error {
 	}
 	return d.dev.Allocate(d.offset(seg, 0), d.segBytes)
 }
-
-// warm is how many unused segments of a device keep their room, and their
-// pages in the page cache, to be written next: allocating anew costs three
-// times as much as overwriting.
-const warm = 4
-
-// freed makes an emptied segment unused, and gives its room back below, but
-// for a few that are used again soon, and all while the room below is short.
-func (a *Array) freed(d *device, seg uint32) error {
-	a.append.mu.Lock()
-	keep := (d.hostFull || d.warm < warm) && !a.ballast.full.Load()
-	if keep {
-		d.warm++
-	}
-	a.append.mu.Unlock()
-	var err error
-	if !keep {
-		err = d.dev.Discard(d.offset(seg, 0), d.segBytes)
-	}
-	a.append.mu.Lock()
-	d.segs[seg].allocated = keep
-	d.setState(seg, segFree)
-	d.free++
-	a.updatePressure()
-	a.append.mu.Unlock()
-	return err
-}
