@@ -48,6 +48,10 @@ type conn struct {
 	slowWrites atomic.Bool // the last batch of writes took long
 }
 
+// unixSendBuffer is how much of the replies the kernel is asked to hold on a unix socket, in bytes, so that a long
+// read leaves in few writes. The default of most systems makes five of each MiB. TCP sockets adjust themselves.
+const unixSendBuffer = 1 << 20
+
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{srv: s, since: time.Now(), sock: nc, nc: nc, writes: new(writeBatch)}
 	c.client.Addr = clientAddr(nc)
@@ -85,6 +89,9 @@ func (c *conn) run() {
 		t.SetNoDelay(true) // Go's default, but what the protocol asks for should not hang on that
 	}
 	c.sock.SetDeadline(time.Now().Add(c.srv.cfg.HandshakeTimeout))
+	if u, ok := c.sock.(*net.UnixConn); ok {
+		u.SetWriteBuffer(unixSendBuffer) // as far as the system allows; it works with any
+	}
 	if c.draining.Load() {
 		return
 	}
