@@ -1,0 +1,175 @@
+package blockmap
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"lsad/lsa/format"
+)
+
+// nobody does no accounting.
+type nobody struct{}
+
+func (nobody) Used(uint64, *Entry)  {}
+func (nobody) Freed(uint64, *Entry) {}
+
+const (
+	benchPages = 64
+	plain      = 1000
+)
+
+// chainOf makes a map of a volume with so many snapshots, every block of which
+// is mapped, by layers all along the chain. It returns its head. Beside it is
+// a volume, layer plain, that has no snapshots.
+func chainOf(b testing.TB, snapshots int) (*Map, uint64) {
+	layers := []Layer{{ID: plain}, {ID: 1}}
+	for i := range snapshots {
+		layers = append(layers, Layer{ID: uint64(i + 2), Parent: uint64(i + 1)})
+	}
+	m := New(newStore(b), NewLayers(layers), nobody{}, 256<<20)
+	rng := rand.New(rand.NewPCG(1, 1))
+	crc := func(i int) uint32 { return uint32(i) }
+	for _, l := range layers {
+		for pg := range uint64(benchPages) {
+			if err := m.Pin(Key{l.ID, pg}); err != nil {
+				b.Fatal(err)
+			}
+			if l.Parent == 0 {
+				m.Write(l.ID, pg*PageBlocks, PageBlocks, 1, format.MakePlace(0, uint32(pg), 1), 0, crc)
+			} else {
+				m.Write(l.ID, pg*PageBlocks+rng.Uint64N(PageBlocks), 1, l.ID, format.MakePlace(1, uint32(l.ID), uint32(pg*9+1)), 0, crc)
+			}
+		}
+	}
+	return m, layers[len(layers)-1].ID
+}
+
+// BenchmarkLookup is the look-up of a cached random block: the same however
+// many snapshots there are.
+func BenchmarkLookup(b *testing.B) {
+	for _, snapshots := range []int{0, 100} {
+		for _, blocks := range []int{1, 256} {
+			b.Run(fmt.Sprintf("snapshots=%d/blocks=%d", snapshots, blocks), func(b *testing.B) {
+				m, head := chainOf(b, snapshots)
+				rng := rand.New(rand.NewPCG(2, 2))
+				entries := make([]Entry, blocks)
+				b.ReportAllocs()
+				for b.Loop() {
+					if !m.TryLookup(head, rng.Uint64N(benchPages*PageBlocks-256), entries) {
+						b.Fatal("not in the cache")
+					}
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkSnapshotsRatio is how many times longer a look-up takes with a
+// hundred snapshots than with none, measured in turns, so that whatever else
+// the machine does slows both.
+func BenchmarkSnapshotsRatio(b *testing.B) {
+	m, head := chainOf(b, 100)
+	rng := rand.New(rand.NewPCG(2, 2))
+	var blocks [1000]uint64
+	var entry [1]Entry
+	var took [2]time.Duration
+	for b.Loop() {
+		for i := range blocks {
+			blocks[i] = rng.Uint64N(benchPages * PageBlocks)
+		}
+		for i, layer := range []uint64{plain, head} {
+			at := time.Now()
+			for _, block := range blocks {
+				if !m.TryLookup(layer, block, entry[:]) {
+					b.Fatal("not in the cache")
+				}
+			}
+			took[i] += time.Since(at)
+		}
+	}
+	b.ReportMetric(float64(took[1])/float64(took[0]), "ratio")
+	b.ReportMetric(float64(took[0].Nanoseconds())/float64(b.N*len(blocks)), "ns/look-up")
+}
+
+// BenchmarkWrite maps one random block of a cached page anew.
+func BenchmarkWrite(b *testing.B) {
+	for _, snapshots := range []int{0, 100} {
+		b.Run(fmt.Sprintf("snapshots=%d", snapshots), func(b *testing.B) {
+			m, head := chainOf(b, snapshots)
+			rng := rand.New(rand.NewPCG(3, 3))
+			crc := func(i int) uint32 { return uint32(i) }
+			b.ReportAllocs()
+			lsn := uint64(1000)
+			for b.Loop() {
+				lsn++
+				block := rng.Uint64N(benchPages * PageBlocks)
+				if err := m.Pin(Key{head, block / PageBlocks}); err != nil {
+					b.Fatal(err)
+				}
+				m.Write(head, block, 1, lsn, format.MakePlace(2, uint32(lsn), 1), 0, crc)
+				m.Unpin(Key{head, block / PageBlocks})
+			}
+		})
+	}
+}
+
+// BenchmarkMiss is the look-up of a block whose page has to be read from the
+// store, for each layer of the chain.
+func BenchmarkMiss(b *testing.B) {
+	for _, snapshots := range []int{0, 10, 100} {
+		b.Run(fmt.Sprint("snapshots=", snapshots), func(b *testing.B) {
+			m, head := chainOf(b, snapshots)
+			c := m.Begin()
+			batch := m.db.NewBatch()
+			if err := c.WriteTo(batch); err != nil {
+				b.Fatal(err)
+			}
+			if err := m.db.Apply(batch, pebble.NoSync); err != nil {
+				b.Fatal(err)
+			}
+			if err := m.db.Flush(); err != nil {
+				b.Fatal(err)
+			}
+			cold := New(m.db, m.Layers, nobody{}, 1)
+			var entry [1]Entry
+			block := uint64(0)
+			for b.Loop() {
+				block = (block + PageBlocks) % (benchPages * PageBlocks)
+				if err := cold.Lookup(head, block, entry[:]); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// TestHotPathsAllocateNothing: looking up and mapping anew, in steady state.
+func TestHotPathsAllocateNothing(t *testing.T) {
+	m, head := chainOf(t, 3)
+	entries := make([]Entry, 256)
+	crc := func(i int) uint32 { return uint32(i) }
+	block := uint64(0)
+	for name, fn := range map[string]func(){
+		"TryLookup": func() { m.TryLookup(head, block, entries) },
+		"Lookup": func() {
+			if err := m.Lookup(head, block, entries); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"Write": func() {
+			if err := m.Pin(Key{head, block / PageBlocks}); err != nil {
+				t.Fatal(err)
+			}
+			m.Write(head, block, 8, 77, format.MakePlace(1, 1, 1), 0, crc)
+			m.Unpin(Key{head, block / PageBlocks})
+		},
+	} {
+		if n := testing.AllocsPerRun(100, func() { block = (block + 4096 - 8) % (60 * PageBlocks); fn() }); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}
