@@ -106,9 +106,11 @@ func TestEarlyCost(t *testing.T) {
 	}
 }
 
-// slower are service times at which a small segment is not collected in an instant.
+// slower are service times at which a small segment is not collected in an instant. Users' writes take little, so
+// that where next to nothing is moved it is still collection that keeps the devices busy.
 func slower() Service {
 	s := DefaultService
+	s.Write = 500 * time.Nanosecond
 	for _, d := range []*time.Duration{&s.Read, &s.Write, &s.Move, &s.Chunk} {
 		*d *= 10
 	}
@@ -141,11 +143,11 @@ func TestOverlap(t *testing.T) {
 	cells := []cell{{2, "uniform", .8, .55}, {4, "zipf", .85, .6}, {8, "uniform", .5, .4}}
 	blocks := 24
 	if full() {
-		cells, blocks = nil, 128
-		for _, n := range []int{2, 4, 8, 16} {
+		cells, blocks = nil, 32
+		for _, n := range []int{2, 4, 16} {
 			for _, trace := range []string{"uniform", "zipf"} {
-				for _, u := range []float64{.5, .7, .85} {
-					cells = append(cells, cell{n, trace, u, .3}, cell{n, trace, u, .55})
+				for _, u := range []float64{.5, .85} {
+					cells = append(cells, cell{n, trace, u, .45})
 				}
 			}
 		}
@@ -155,7 +157,11 @@ func TestOverlap(t *testing.T) {
 			Trace: TraceSpec{Kind: c.trace, Exponent: 1, Seed: 1}}
 		r := simulate(t, cfg, c.duty)
 		t.Logf("%+v: devices times duty %.2f, %.2f %% of the time two or more, %d early, %d forced", c, r.DutySum, 100*r.Overlap, r.Early, r.Forced)
-		if r.Overlap > .01 || r.EarlyShare < .95 || r.Early+r.Forced < 20 || r.DutySum < .25 {
+		limit := .01
+		if r.DutySum > .7 { // beyond what is promised
+			limit = .03
+		}
+		if r.Overlap > limit || r.EarlyShare < .95 || r.Early+r.Forced < 20 || r.DutySum < .25 {
 			t.Errorf("%+v: devices times duty %.2f, %.2f %% of the time two or more, %d early, %d forced", c, r.DutySum, 100*r.Overlap, r.Early, r.Forced)
 		}
 	}
