@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -198,9 +199,9 @@ func need(program, debianPackage string) error {
 	return err
 }
 
-// buildProgram builds a command of this module into dir.
+// buildProgram builds a command of this module into a folder of dir.
 func buildProgram(ctx context.Context, dir, pkg string) (string, error) {
-	path := dir + "/" + pkg[strings.LastIndexByte(pkg, '/')+1:]
+	path := filepath.Join(dir, "bin", filepath.Base(pkg))
 	fmt.Fprintf(os.Stderr, "building %s\n", pkg)
 	if _, err := runProgram(ctx, "go", "build", "-o", path, pkg); err != nil {
 		return "", fmt.Errorf("build %s: %w", pkg, err)
