@@ -71,18 +71,30 @@ func (c *collector) start() error {
 	return nil
 }
 
+// releaseEvery bounds how often a checkpoint is made only because a device wants its emptied segments: they count as
+// unused for its decisions, and the array makes a checkpoint by itself when a writer waits for them.
+const releaseEvery = 2 * time.Second
+
 // releaseLoop makes checkpoints when a device wants its emptied segments.
 func (c *collector) releaseLoop(ctx context.Context) {
+	pause := time.NewTimer(0)
+	defer pause.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-c.release:
-			if err := c.server.array.Checkpoint(ctx); err != nil && ctx.Err() == nil {
-				c.log.Warn("a checkpoint for the garbage collection failed", "error", err)
-			}
-			c.SpaceWanted() // the counts have changed
 		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-pause.C:
+		}
+		if err := c.server.array.Checkpoint(ctx); err != nil && ctx.Err() == nil {
+			c.log.Warn("a checkpoint for the garbage collection failed", "error", err)
+		}
+		c.SpaceWanted() // the counts have changed
+		pause.Reset(releaseEvery)
 	}
 }
 
