@@ -145,12 +145,20 @@ func (s *sound) liveRecord() (m *blockdev.Mem, header int64, data int64) {
 	return nil, 0, 0
 }
 
+// times is how often to try: ten times as often in a full test.
+func times(n int) int {
+	if os.Getenv("LSAD_TEST") == "full" {
+		return 10 * n
+	}
+	return n
+}
+
 func TestDamagedSuperblockCopy(t *testing.T) {
 	s := newSound(t)
 	rng := rand.New(rand.NewPCG(2, 2))
 	for copy, off := range []int64{format.SuperblockOffsetA, format.SuperblockOffsetB} {
 		for dev := range 2 {
-			for range 20 {
+			for range times(6) {
 				d := s.copy(t)
 				d.mems[dev].Corrupt(off+rng.Int64N(format.SuperblockSize), []byte{1 << rng.IntN(8)})
 				d.finds("superblock", d.mems[dev].Name(), fmt.Sprint("copy ", copy+1))
@@ -278,7 +286,7 @@ func TestDamagedRecord(t *testing.T) {
 		}
 		return nil
 	}
-	for range 20 {
+	for range times(8) {
 		d := s.copy(t)
 		find(d).Corrupt(data+rng.Int64N(4096), []byte{1 << rng.IntN(8)})
 		d.finds("data", "checksum")
@@ -286,7 +294,7 @@ func TestDamagedRecord(t *testing.T) {
 			t.Fatalf("a block with a flipped bit: %d reads failed, %v", bad, err)
 		}
 	}
-	for range 20 {
+	for range times(8) {
 		d := s.copy(t)
 		find(d).Corrupt(header+rng.Int64N(128), []byte{1 << rng.IntN(8)})
 		d.finds("record", "no intact record")
@@ -380,7 +388,7 @@ func TestDamagedMapPage(t *testing.T) {
 	rng := rand.New(rand.NewPCG(4, 4))
 	var size int
 	s.copy(t).editStore('m', func(key, value []byte) []byte { size = max(size, len(value)); return value })
-	for range 60 {
+	for range times(30) {
 		at, bit := rng.IntN(size), byte(1)<<rng.IntN(8)
 		d := s.copy(t)
 		hit := false
@@ -495,7 +503,7 @@ func TestDamagedStoreFiles(t *testing.T) {
 	}
 	found, tried := 0, 0
 	for _, name := range names {
-		for range 25 {
+		for range times(10) {
 			d := s.copy(t)
 			if !flipBit(t, d.fs, path.Join("meta", name), rng) {
 				break

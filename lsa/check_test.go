@@ -2,8 +2,10 @@ package lsa
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -54,7 +56,7 @@ func (r *rig) powerLost(rng *rand.Rand) *rig {
 // TestCheckFindsNothing: an array that is sound has no problems, whether it was
 // closed, killed or lost its power.
 func TestCheckFindsNothing(t *testing.T) {
-	for seed := uint64(11); seed <= 13; seed++ {
+	for seed := uint64(11); seed < 11+uint64(times(2)); seed++ {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 3))
 			m := &model{rig: newRig(t, 1+int(seed%4), 96/(1+int(seed%4))), rng: rng,
@@ -74,5 +76,76 @@ func TestCheckFindsNothing(t *testing.T) {
 				t.Fatalf("only %+v was looked at", report)
 			}
 		})
+	}
+}
+
+// TestCheckUnderLoad: what a kill or a loss of power leaves in the middle of
+// writes, trims, snapshots, flushes, checkpoints and collections has no
+// problems, either.
+func TestCheckUnderLoad(t *testing.T) {
+	for seed := range uint64(times(2)) {
+		rng := rand.New(rand.NewPCG(seed, 17))
+		r := newRig(t, 1+int(seed%3), 48)
+		h := r.volume("v", 4<<20)
+		var mu sync.Mutex
+		var left []*rig
+		next, ops := 40, 0
+		for _, m := range r.mems {
+			m.OnOp = func(op blockdev.Op) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if ops++; ops != next || len(left) >= 12 {
+					return nil
+				}
+				next += 1 + rng.IntN(40)
+				if len(left)%2 == 0 {
+					left = append(left, r.killed(rng))
+				} else {
+					left = append(left, r.powerLost(rng))
+				}
+				return nil
+			}
+		}
+		var wg sync.WaitGroup
+		for i := range 3 {
+			wg.Go(func() { busy(t, h, rand.New(rand.NewPCG(seed, uint64(i)))) })
+		}
+		for i := range 8 {
+			r.collect()
+			err := errors.Join(r.a.Checkpoint(context.Background()), r.a.Snapshot(context.Background(), "v", fmt.Sprint("s", i)))
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		wg.Wait()
+		mu.Lock()
+		if len(left) < 4 {
+			t.Fatalf("only %d states were tried", len(left))
+		}
+		for i, k := range left {
+			k.clean(fmt.Sprintf("seed %d, state %d", seed, i))
+		}
+		mu.Unlock()
+	}
+}
+
+// busy writes, trims and flushes.
+func busy(t *testing.T, h *Handle, rng *rand.Rand) {
+	for range 60 {
+		off, n := rng.Int64N(1000)*4096, (1+rng.IntN(20))*4096
+		var err error
+		switch rng.IntN(8) {
+		case 0:
+			err = h.Trim(off, int64(n))
+		case 1:
+			err = h.Flush()
+		default:
+			p := make([]byte, n)
+			fill(p, rng)
+			err = write(h, off, p)
+		}
+		if err != nil {
+			t.Error(err)
+		}
 	}
 }
