@@ -139,7 +139,7 @@ func (a *Array) settleSegments(found *scanned) {
 				s.dirty.Store(true)
 			} else if s.state == segReady {
 				s.state = segFree
-				if !planted(ruleNewGeneration) {
+				if !planted(ruleNewGeneration) && !planted(ruleRaiseEpoch) {
 					s.generation++
 				}
 				s.dirty.Store(true)

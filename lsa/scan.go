@@ -116,7 +116,7 @@ func (a *Array) scanUse(j segmentUse, buf []byte, after uint64) ([]*scannedRecor
 	}
 	var records []*scannedRecord
 	a.eachRecord(buf, d, j.seg, generation, func(h format.RecordHeader, header, data []byte) {
-		if h.FirstLSN <= after || h.Epoch != a.epoch() && !planted(ruleRaiseEpoch) {
+		if h.FirstLSN <= after || h.Epoch != a.epoch() && !planted(ruleRaiseEpoch) && !planted(ruleNewGeneration) {
 			return
 		}
 		r := &scannedRecord{h: h, header: slices.Clone(header)}

@@ -128,7 +128,7 @@ func (a *Array) preparedSegments() int {
 
 // roomToCome sees to it that somebody makes room, and fails if nobody can.
 func (a *Array) roomToCome(b *batch) error {
-	unused, preparing, collectable, writable := 0, false, 0, false
+	unused, preparing, collectable, emptied, canMove, writable := 0, false, 0, 0, false, false
 	for _, d := range a.devs {
 		if d == nil || !d.writable.Load() {
 			continue
@@ -141,6 +141,13 @@ func (a *Array) roomToCome(b *batch) error {
 		}
 		preparing = preparing || d.preparable() > 0
 		collectable += d.collectable()
+		emptied += d.emptied()
+		canMove = canMove || a.hasRoom(d, classMoved, d.segSectors()/4, true)
+	}
+	// Collecting makes room only if there is some to begin with, and a
+	// collection cannot wait for itself.
+	if !canMove || b.class == classMoved {
+		collectable = emptied
 	}
 	switch {
 	case !writable:
@@ -168,6 +175,17 @@ func (d *device) preparable() int {
 	n := 0
 	for _, seg := range d.ready {
 		if d.segs[seg].allocated {
+			n++
+		}
+	}
+	return n
+}
+
+// emptied counts the segments that the next checkpoint frees. append.mu is held.
+func (d *device) emptied() int {
+	n := 0
+	for i := range d.segs {
+		if s := &d.segs[i]; s.state == segSealed && !s.damaged && s.live.Load() == 0 {
 			n++
 		}
 	}
@@ -266,7 +284,9 @@ func (a *Array) prepareSegments() {
 func (a *Array) nextToPrepare(d *device, want int) (uint32, bool) {
 	a.append.mu.Lock()
 	defer a.append.mu.Unlock()
-	if len(d.prepared) >= want || len(d.ready) == 0 {
+	// More than that where other devices have none to give: writers wait until
+	// more than the reserve is prepared.
+	if len(d.prepared) >= want && a.preparedSegments() > reserve || len(d.ready) == 0 {
 		return 0, false
 	}
 	pick := 0
