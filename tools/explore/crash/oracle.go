@@ -1,7 +1,6 @@
 package crash
 
 import (
-	"errors"
 	"fmt"
 	"math"
 
@@ -92,7 +91,7 @@ func (r *Run) check(a *lsa.Array, at *instant) (*observation, error) {
 // has succeeded after that.
 func (r *Run) checkRemembered(a *lsa.Array, at *instant) error {
 	f := r.failed
-	if f == nil || f.first == 0 || f.slot < 0 || errors.Is(f.err, blockdev.ErrNoSpace) || at.damaged {
+	if f == nil || f.first == 0 || f.kind != blockdev.OpSync || at.damaged {
 		return nil
 	}
 	for _, flush := range r.flushes {

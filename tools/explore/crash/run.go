@@ -2,6 +2,7 @@ package crash
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -83,7 +84,7 @@ func Explore(ctx context.Context, cfg Config, stats *Stats) error {
 	r := &Run{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0)), stats: stats, spaceWanted: make(chan struct{}, 1)}
 	limit := cfg.Limit
 	if limit == 0 {
-		limit = 4 * time.Minute
+		limit = 60 * time.Second
 	}
 	done := make(chan error, 1)
 	go func() {
@@ -98,7 +99,8 @@ func Explore(ctx context.Context, cfg Config, stats *Stats) error {
 		return err
 	case <-time.After(limit):
 		buf := make([]byte, 1<<20)
-		return r.violated("watchdog", fmt.Errorf("stuck for %v:\n%s", limit, buf[:runtime.Stack(buf, true)]))
+		status, _ := json.Marshal(r.a.Status())
+		return r.violated("watchdog", fmt.Errorf("stuck for %v, host full %v, faulted %v, %s:\n%s", limit, r.hostFull, r.faulted.Load(), status, buf[:runtime.Stack(buf, true)]))
 	}
 }
 
@@ -148,7 +150,7 @@ func (r *Run) closed(err error) error {
 func (r *Run) create(ctx context.Context) error {
 	devices := 2 + r.rng.IntN(3)
 	r.segment = []int64{64 << 10, 128 << 10, 128 << 10, 256 << 10}[r.rng.IntN(4)]
-	total := []int64{6 << 20, 10 << 20, 16 << 20}[r.rng.IntN(3)]
+	total := []int64{2 << 20, 4 << 20, 8 << 20, 16 << 20}[r.rng.IntN(4)]
 	segments := max(12, total/r.segment/int64(devices))
 	var mems []*blockdev.Mem
 	for i := range devices {
