@@ -116,7 +116,7 @@ func (c *conn) runBatch(j *job) []byte {
 		return j.reply
 	}
 	if len(j.reply) > 0 {
-		c.send.postPart(j.reply)
+		c.send.postPart(j, j.reply)
 		j.reply = j.reply[:0]
 	}
 	return c.runGroup(j)

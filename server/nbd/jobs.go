@@ -21,8 +21,8 @@ type job struct {
 	stage  *stage
 	spare  *writeBatch // of an earlier use, empty
 
-	// reply is where short replies are built.
-	reply []byte
+	reply []byte   // where short replies are built
+	segs  [][]byte // where the parts of a reply are listed
 
 	// Arguments of WriteBatch for a single write.
 	offs  [1]int64
@@ -152,7 +152,8 @@ func (j *job) recycle() {
 		spare = j.writes
 		spare.reset()
 	}
-	*j = job{reply: reply, group: group, spare: spare}
+	clear(j.segs)
+	*j = job{reply: reply, segs: j.segs[:0], group: group, spare: spare}
 }
 
 // wait returns when every worker has ended. The reader calls it, after its last put.

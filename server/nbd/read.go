@@ -57,66 +57,71 @@ func isZero(p []byte) bool {
 // minShortHole is the shortest read of zeros that is answered with a hole, in bytes. A hole takes up to 44 itself.
 const minShortHole = 512
 
-// minHole is the shortest hole in the middle of a long read that is told apart, in bytes.
+// minHole is the shortest run of zeros in a long read that is told apart, in bytes.
 const minHole = 32 << 10
 
-// span is a part of a read.
-type span struct {
-	off, n int64
-	hole   bool
+// readJob reads a job's data into its buffer, and returns the reply.
+func (c *conn) readJob(j *job) ([][]byte, error) {
+	h, n := c.sess.dataHeaderSize(), int(j.req.n)
+	if err := c.export.ReadAt(j.buf.b[h:h+n], j.req.off); err != nil {
+		return nil, err
+	}
+	if n <= inlineMax {
+		return j.whole(j.buf.b[:c.sess.finishRead(j.buf.b, &j.req, h, n)]), nil
+	}
+	return c.sess.layOut(j), nil
 }
 
-// spans divides a read into data and holes worth telling apart.
-func (c *conn) spans(r *request) []span {
-	whole := []span{{off: r.off, n: r.n}}
-	if !c.sess.maySendHoles(r) || r.n < minHole {
-		return whole
-	}
-	var list []span
-	at := r.off
-	err := c.export.Extents(r.off, r.n, func(n int64, _, zero bool) bool {
-		n = min(n, r.off+r.n-at)
-		hole := zero && n >= minHole
-		if k := len(list); k > 0 && list[k-1].hole == hole {
-			list[k-1].n += n
-		} else {
-			list = append(list, span{off: at, n: n, hole: hole})
+// layOut makes a reply of the data of a long read, which lie in the job's buffer behind room for one header. Runs of
+// zeros become holes: they are left out, and the headers that are needed instead take their place in the buffer.
+func (s *session) layOut(j *job) [][]byte {
+	r, p, segs := &j.req, j.buf.b, j.segs[:0]
+	h, n := s.dataHeaderSize(), int(r.n)
+	start := 0 // of the segment that grows
+	for at := 0; at < n; {
+		size, hole := n, false
+		if s.maySendHoles(r) {
+			size, hole = zeroRun(p[h+at : h+n])
 		}
-		at += n
-		return at < r.off+r.n
-	})
-	if err != nil || at != r.off+r.n {
-		return whole // reading will tell
-	}
-	return list
-}
-
-// readJob reads a job's data into its buffer, behind each other with their headers, and returns the reply. Holes
-// are shorter than what they stand for, so that the reply always fits.
-func (c *conn) readJob(j *job) ([]byte, error) {
-	r, p := &j.req, j.buf.b
-	if r.n <= inlineMax {
-		h := c.sess.dataHeaderSize()
-		if err := c.export.ReadAt(p[h:h+int(r.n)], r.off); err != nil {
-			return nil, err
-		}
-		return p[:c.sess.finishRead(p, r, h, int(r.n))], nil
-	}
-	list, w := c.spans(r), 0
-	for i, s := range list {
 		flags := uint16(0)
-		if i == len(list)-1 {
+		if at+size == n {
 			flags = replyFlagDone
 		}
-		if s.hole {
-			w += c.sess.putHole(p[w:], r, flags, s.off, int(s.n))
-			continue
+		off := r.off + int64(at)
+		switch {
+		case !hole:
+			s.putDataHeader(p[at:], r, flags, off, size) // ends where the data begin
+		case at+size == n:
+			// After data, or alone: the chunk follows what is there.
+			w := at
+			if at > 0 {
+				w += h
+			}
+			w += s.putHole(p[w:], r, flags, off, size)
+			j.segs = append(segs, p[start:w])
+			return j.segs
+		default:
+			// The chunk goes to the end of the run, before the header of the data that follow.
+			if at > 0 {
+				segs = append(segs, p[start:h+at])
+			}
+			start = at + size - s.holeSize()
+			s.putHole(p[start:], r, flags, off, size)
 		}
-		w += c.sess.putDataHeader(p[w:], r, flags, s.off, int(s.n))
-		if err := c.export.ReadAt(p[w:w+int(s.n)], s.off); err != nil {
-			return nil, err
-		}
-		w += int(s.n)
+		at += size
 	}
-	return p[:w], nil
+	j.segs = append(segs, p[start:h+n])
+	return j.segs
 }
+
+// zeroRun returns the length of the data, or of the hole, that p begins with.
+func zeroRun(p []byte) (n int, hole bool) {
+	hole = isHole(p)
+	for n < len(p) && isHole(p[n:]) == hole {
+		n += min(minHole, len(p)-n)
+	}
+	return n, hole
+}
+
+// isHole says whether p begins with a whole unit of zeros.
+func isHole(p []byte) bool { return len(p) >= minHole && isZero(p[:minHole]) }

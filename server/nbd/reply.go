@@ -67,6 +67,14 @@ func (s *session) putHole(p []byte, r *request, flags uint16, off int64, n int) 
 	return h + 12
 }
 
+// holeSize is the length of a hole chunk.
+func (s *session) holeSize() int {
+	if s.extended {
+		return extendedReplySize + 12
+	}
+	return structuredReplySize + 12
+}
+
 // maySendHoles says whether holes in the data of this read can be told apart.
 func (s *session) maySendHoles(r *request) bool {
 	return (s.extended || s.structured) && !r.has(cmdFlagDF)

@@ -28,12 +28,15 @@ type outBatch struct {
 
 func (b *outBatch) empty() bool { return b.n == 0 && len(b.segs) == 0 }
 
-// fits says whether a reply of n bytes can be added.
-func (b *outBatch) fits(n int) bool {
-	if n >= byReference {
-		return len(b.segs)+2 <= maxSegments
+// fits says whether a reply can be added. To an empty batch it always can.
+func (b *outBatch) fits(reply [][]byte) bool {
+	short := 0
+	for _, p := range reply {
+		if len(p) < byReference {
+			short += len(p)
+		}
 	}
-	return b.n+n <= stageSize && len(b.segs) < maxSegments
+	return b.empty() || b.n+short <= stageSize && len(b.segs)+2*len(reply) <= maxSegments
 }
 
 // room returns the next n bytes of the stage, which grow takes into use. The caller checked that they fit.
@@ -110,27 +113,29 @@ func (s *sender) init(nc net.Conn, timeout time.Duration, release func([]*job), 
 }
 
 // post sends the reply of a job, and ends the job when it is written.
-func (s *sender) post(j *job, reply []byte) { s.queue(j, reply) }
+func (s *sender) post(j *job, reply [][]byte) { s.queue(j, reply) }
 
 // postPart sends a first part of the replies of a job, which it copies, so that the rest cannot hold it up.
-func (s *sender) postPart(reply []byte) {
+func (s *sender) postPart(j *job, reply []byte) {
 	for len(reply) > 0 {
 		n := min(len(reply), byReference-1)
-		s.queue(nil, reply[:n])
+		s.queue(nil, j.whole(reply[:n]))
 		reply = reply[n:]
 	}
 }
 
-func (s *sender) queue(j *job, reply []byte) {
+func (s *sender) queue(j *job, reply [][]byte) {
 	s.mu.Lock()
-	for s.writing && s.err == nil && !s.pending.fits(len(reply)) {
+	for s.writing && s.err == nil && !s.pending.fits(reply) {
 		s.changed.Wait()
 	}
 	if j != nil {
 		s.pending.jobs = append(s.pending.jobs, j)
 	}
 	if s.err == nil {
-		s.pending.add(reply)
+		for _, p := range reply {
+			s.pending.add(p)
+		}
 	}
 	if !s.writing {
 		s.writing = true

@@ -19,23 +19,23 @@ func (c *conn) worker() {
 }
 
 // runJob does the work and returns the reply.
-func (c *conn) runJob(j *job) []byte {
+func (c *conn) runJob(j *job) [][]byte {
 	switch {
 	case j.writes != nil:
-		return c.runBatch(j)
+		return j.whole(c.runBatch(j))
 	case len(j.group) > 0:
-		return c.runGroup(j)
+		return j.whole(c.runGroup(j))
 	}
 	reply, err := c.execute(j)
 	if err != nil {
-		reply = c.sess.appendError(j.reply[:0], &j.req, err)
-		j.reply = reply
+		j.reply = c.sess.appendError(j.reply[:0], &j.req, err)
+		reply = j.whole(j.reply)
 	}
 	c.record(j, &j.req, err)
 	return reply
 }
 
-func (c *conn) execute(j *job) (reply []byte, err error) {
+func (c *conn) execute(j *job) (reply [][]byte, err error) {
 	if c.jobs.aborted.Load() {
 		return nil, errShuttingDown
 	}
@@ -44,7 +44,8 @@ func (c *conn) execute(j *job) (reply []byte, err error) {
 	case cmdRead:
 		return c.readJob(j)
 	case cmdBlockStatus:
-		return c.statusJob(j)
+		p, err := c.statusJob(j)
+		return j.whole(p), err
 	case cmdWrite:
 		j.offs[0], j.datas[0], j.errs[0] = r.off, j.buf.b[:r.n], nil
 		c.export.WriteBatch(j.offs[:], j.datas[:], j.errs[:])
@@ -62,7 +63,13 @@ func (c *conn) execute(j *job) (reply []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.success(j, r), nil
+	return j.whole(c.success(j, r)), nil
+}
+
+// whole is a reply in one piece.
+func (j *job) whole(reply []byte) [][]byte {
+	j.segs = append(j.segs[:0], reply)
+	return j.segs
 }
 
 // success appends the reply of a successful request to the job's.
