@@ -46,9 +46,9 @@ func (c *checker) countMap(ctx context.Context) error {
 func pageName(k blockmap.Key) string { return fmt.Sprintf("page %d of layer %d", k.Page, k.Layer) }
 
 func (c *checker) checkEntry(k blockmap.Key, e *blockmap.Entry) {
-	where := c.block(k.Layer, k.Page*blockmap.PageBlocks+uint64(e.Off))
+	where := func() string { return c.block(k.Layer, k.Page*blockmap.PageBlocks+uint64(e.Off)) }
 	if e.LSN == 0 || e.LSN > c.a.recovery.CutLSN && !c.partial {
-		c.add("map", where, "mapped by LSN %d, the log has 1 to %d", e.LSN, c.a.recovery.CutLSN)
+		c.add("map", where(), "mapped by LSN %d, the log has 1 to %d", e.LSN, c.a.recovery.CutLSN)
 	}
 	if e.Kind != blockmap.KindData {
 		return
@@ -58,7 +58,7 @@ func (c *checker) checkEntry(k blockmap.Key, e *blockmap.Entry) {
 			continue
 		}
 		if int(p.Device()) >= len(c.a.devs) {
-			c.add("map", where, "%v: there is no such device", p)
+			c.add("map", where(), "%v: there is no such device", p)
 			continue
 		}
 		d := c.a.devs[p.Device()]
@@ -66,7 +66,7 @@ func (c *checker) checkEntry(k blockmap.Key, e *blockmap.Entry) {
 			continue // absent: the array is looked at without it
 		}
 		if what := c.misplaced(d, p); what != "" {
-			c.add("map", where, "%v: %s", p, what)
+			c.add("map", where(), "%v: %s", p, what)
 			continue
 		}
 		c.counts[segmentUse{d.slot, p.Segment()}]++
