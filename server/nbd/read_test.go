@@ -18,7 +18,7 @@ func (w *wire) Write(p []byte) (int, error) { return w.Buffer.Write(p) }
 // TestLayOut lays out every combination of zeros and data, in units of the shortest hole and with an odd end, and
 // has a client put it together again.
 func TestLayOut(t *testing.T) {
-	const units = 7
+	const units = 5
 	for _, m := range modes {
 		s := &session{structured: m == structured, extended: m == extended}
 		for _, tail := range []int{0, 100, minHole - 1} {
@@ -45,13 +45,13 @@ func TestLayOut(t *testing.T) {
 				c := &client{t: t, nc: w, mode: m}
 				a := c.answer(x)
 				if !bytes.Equal(a.data, want) || w.Len() != 0 {
-					t.Fatalf("%v, units %07b and %d bytes: wrong data, or %d bytes too many", m, set, tail, w.Len())
+					t.Fatalf("%v, units %05b and %d bytes: wrong data, or %d bytes too many", m, set, tail, w.Len())
 				}
 				if m == simple {
 					holes = 0
 				}
 				if a.holes != holes {
-					t.Fatalf("%v, units %07b and %d bytes: %d holes, want %d", m, set, tail, a.holes, holes)
+					t.Fatalf("%v, units %05b and %d bytes: %d holes, want %d", m, set, tail, a.holes, holes)
 				}
 				putPayload(j.buf)
 			}
