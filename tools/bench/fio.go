@@ -17,14 +17,18 @@ type fioResult struct {
 	P99Latency     float64 // microseconds
 	IOs            int64
 	ServerCPU      float64 // processor time of the server for each I/O, microseconds
+	ClientCPU      float64 // processor time of fio for each I/O, microseconds
 }
 
 // fioReport is the part that we read of fio's JSON output.
 type fioReport struct {
 	Jobs []struct {
-		Error int     `json:"error"`
-		Read  fioSide `json:"read"`
-		Write fioSide `json:"write"`
+		Error   int     `json:"error"`
+		Runtime float64 `json:"job_runtime"` // milliseconds
+		User    float64 `json:"usr_cpu"`     // percent of it
+		System  float64 `json:"sys_cpu"`
+		Read    fioSide `json:"read"`
+		Write   fioSide `json:"write"`
 	} `json:"jobs"`
 }
 
@@ -62,11 +66,15 @@ func parseFio(out []byte, write bool) (fioResult, error) {
 		side = job.Write
 	}
 	const us = 1e3
-	return fioResult{
+	r := fioResult{
 		IOPS: side.IOPS, BytesPerSecond: side.Bytes, IOs: side.IOs,
 		MeanLatency: side.Finish.Mean / us,
 		P99Latency:  side.Finish.Percentile["99.000000"] / us,
-	}, nil
+	}
+	if r.IOs > 0 {
+		r.ClientCPU = job.Runtime * 1e3 * (job.User + job.System) / 100 / float64(r.IOs)
+	}
+	return r, nil
 }
 
 // fio runs one job, or some equal ones as a group, against a server.

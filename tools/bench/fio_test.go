@@ -12,6 +12,7 @@ const fioText = `fio: connected to NBD server
     {
       "jobname" : "bench",
       "error" : 0,
+      "job_runtime" : 5000, "usr_cpu" : 12.5, "sys_cpu" : 37.5,
       "read" : {
         "bw_bytes" : 40960000, "iops" : 10000.5, "total_ios" : 50000,
         "clat_ns" : { "min" : 5000, "mean" : 12500.25, "percentile" : { "99.000000" : 51000 } }
@@ -27,7 +28,7 @@ func TestParseFio(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := fioResult{IOPS: 10000.5, BytesPerSecond: 40960000, MeanLatency: 12.50025, P99Latency: 51, IOs: 50000}
+	want := fioResult{IOPS: 10000.5, BytesPerSecond: 40960000, MeanLatency: 12.50025, P99Latency: 51, IOs: 50000, ClientCPU: 50}
 	if read != want {
 		t.Errorf("read: got %+v, want %+v", read, want)
 	}
@@ -35,7 +36,7 @@ func TestParseFio(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want = fioResult{IOPS: 1, BytesPerSecond: 4096, MeanLatency: 1, IOs: 5}
+	want = fioResult{IOPS: 1, BytesPerSecond: 4096, MeanLatency: 1, IOs: 5, ClientCPU: 500000}
 	if write != want {
 		t.Errorf("write: got %+v, want %+v", write, want)
 	}

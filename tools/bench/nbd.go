@@ -194,7 +194,8 @@ func (c *comparison) one(ctx context.Context, round int, r *row, s *server) erro
 		return fmt.Errorf("row %s: %w", r.name, err)
 	}
 	f := r.figures[0]
-	fmt.Fprintf(os.Stderr, "round %d  %-13s %-9s %10.0f %-5s  %7.1f us of CPU\n", round+1, r.name, s.name, f.value(result), f.unit, result.ServerCPU)
+	fmt.Fprintf(os.Stderr, "round %d  %-13s %-9s %10.0f %-5s  CPU for each: %6.1f us of server, %5.1f us of fio\n",
+		round+1, r.name, s.name, f.value(result), f.unit, result.ServerCPU, result.ClientCPU)
 	c.results[r.name][s.name] = append(c.results[r.name][s.name], result)
 	return nil
 }

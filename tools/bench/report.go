@@ -40,7 +40,8 @@ type lineValue struct {
 	Min    float64   `json:"min"`
 	Max    float64   `json:"max"`
 	Ratio  float64   `json:"ratio"`         // of the median to the reference's; 0 if there is none
-	CPU    float64   `json:"server_cpu_us"` // of the server for each I/O, the median
+	Server float64   `json:"server_cpu_us"` // processor time of the server for each I/O, the median
+	Client float64   `json:"client_cpu_us"` // and that of fio
 	Values []float64 `json:"values"`
 }
 
@@ -85,12 +86,9 @@ func newLine(r *row, f figure, results map[string][]fioResult) reportLine {
 		Results: map[string]*lineValue{},
 	}
 	for name, list := range results {
-		values, cpu := make([]float64, len(list)), make([]float64, len(list))
-		for i := range list {
-			values[i], cpu[i] = f.value(list[i]), list[i].ServerCPU
-		}
-		l.Results[name] = summarize(values)
-		l.Results[name].CPU = summarize(cpu).Median
+		l.Results[name] = summarize(each(list, f.value))
+		l.Results[name].Server = summarize(each(list, func(r fioResult) float64 { return r.ServerCPU })).Median
+		l.Results[name].Client = summarize(each(list, func(r fioResult) float64 { return r.ClientCPU })).Median
 	}
 	base := l.Results[reference]
 	if base == nil || base.Median == 0 {
@@ -104,6 +102,14 @@ func newLine(r *row, f figure, results map[string][]fioResult) reportLine {
 		l.Met = &ok
 	}
 	return l
+}
+
+func each(list []fioResult, value func(fioResult) float64) []float64 {
+	values := make([]float64, len(list))
+	for i := range list {
+		values[i] = value(list[i])
+	}
+	return values
 }
 
 func (l *reportLine) targetText() string {
@@ -160,6 +166,29 @@ func (rep *report) table() [][]string {
 	return all
 }
 
+// cpuTable says what each I/O of a row costs, at the server and at fio, in microseconds of processor time.
+func (rep *report) cpuTable() [][]string {
+	all := [][]string{append([]string{"CPU for each I/O, us: server + fio"}, rep.Servers...)}
+	last := ""
+	for i := range rep.Lines {
+		l := &rep.Lines[i]
+		if l.Row == last {
+			continue
+		}
+		last = l.Row
+		cells := []string{strings.TrimSuffix(l.Title, ", mean")}
+		for _, name := range rep.Servers {
+			cell := "-"
+			if v := l.Results[name]; v != nil {
+				cell = fmt.Sprintf("%.1f + %.1f", v.Server, v.Client)
+			}
+			cells = append(cells, cell)
+		}
+		all = append(all, cells)
+	}
+	return all
+}
+
 func (rep *report) writeJSON(w io.Writer) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
@@ -171,14 +200,17 @@ func (rep *report) writeText(w io.Writer) error {
 		fmt.Fprintln(w, line)
 	}
 	fmt.Fprintln(w)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, cells := range rep.table() {
-		fmt.Fprintln(t, strings.Join(cells, "\t"))
+	for _, table := range [][][]string{rep.table(), rep.cpuTable()} {
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		for _, cells := range table {
+			fmt.Fprintln(t, strings.Join(cells, "\t"))
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+		fmt.Fprintln(w)
 	}
-	if err := t.Flush(); err != nil {
-		return err
-	}
-	_, err := fmt.Fprintf(w, "\n%s\n", legend)
+	_, err := fmt.Fprintln(w, legend)
 	return err
 }
 
@@ -190,13 +222,16 @@ func (rep *report) writeMarkdown(w io.Writer) error {
 		fmt.Fprintln(w, "-", line)
 	}
 	fmt.Fprintln(w)
-	for i, cells := range rep.table() {
-		fmt.Fprintln(w, "|", strings.Join(cells, " | "), "|")
-		if i == 0 {
-			fmt.Fprintln(w, "|"+strings.Repeat("---|", len(cells)))
+	for _, table := range [][][]string{rep.table(), rep.cpuTable()} {
+		for i, cells := range table {
+			fmt.Fprintln(w, "|", strings.Join(cells, " | "), "|")
+			if i == 0 {
+				fmt.Fprintln(w, "|"+strings.Repeat("---|", len(cells)))
+			}
 		}
+		fmt.Fprintln(w)
 	}
-	_, err := fmt.Fprintf(w, "\n%s\n", legend)
+	_, err := fmt.Fprintln(w, legend)
 	return err
 }
 
