@@ -29,6 +29,9 @@ func (a *Array) write(b *batch) error {
 // appendRecord writes one record where it was reserved; failing that, on
 // another device; failing that, it voids the record's LSNs and returns why.
 func (a *Array) appendRecord(b *batch, r *record) error {
+	if r.second.dev != nil {
+		return a.appendTwo(b, r)
+	}
 	err := a.writeRecord(b, r)
 	for tries := 0; err != nil && tries < len(a.devs); tries++ {
 		a.log.Error("append failed", "device", r.dev.dev.Name(), "lsn", r.first, "error", err)
@@ -47,9 +50,18 @@ func (a *Array) appendRecord(b *batch, r *record) error {
 	return nil
 }
 
-// writeRecord writes a record as it stands.
+// writeRecord writes a record that has one copy as it stands.
 func (a *Array) writeRecord(b *batch, r *record) error {
-	header := append(b.header[:0], make([]byte, format.HeaderFixed)...)
+	if err := a.put(b, r, &r.placement, &b.out[0]); err != nil {
+		return err
+	}
+	a.appended(b, r, &r.placement, nil)
+	return nil
+}
+
+// put writes one copy of a record.
+func (a *Array) put(b *batch, r *record, p *placement, out *output) error {
+	header := append(out.header[:0], make([]byte, format.HeaderFixed)...)
 	if r.flags&format.FlagVoid == 0 {
 		for i := range r.changes {
 			header = r.changes[i].encode(header)
@@ -57,30 +69,35 @@ func (a *Array) writeRecord(b *batch, r *record) error {
 	}
 	h := format.RecordHeader{
 		Flags: r.flags, Blocks: uint32(r.blocks),
-		Device: uint16(r.dev.slot), Segment: r.seg, Sector: r.sector, Generation: r.generation,
+		Device: uint16(p.dev.slot), Segment: p.seg, Sector: p.sector, Generation: p.generation,
 		Epoch: a.epoch(), FirstLSN: r.first, LSNs: uint32(r.lsns), DurableLSN: a.flush.durable.Load(),
 	}
-	b.iovecs = append(b.iovecs[:0], nil)
+	out.iovecs = append(out.iovecs[:0], nil)
 	if r.flags&format.FlagVoid == 0 {
 		h.Entries = uint16(len(r.changes))
 		for i := range r.changes {
 			if r.changes[i].dataBlocks() > 0 {
-				b.iovecs = append(b.iovecs, r.changes[i].data)
+				out.iovecs = append(out.iovecs, r.changes[i].data)
 			}
 		}
 	}
-	b.header = format.PutRecordHeader(header, &h, a.super.secret)
-	b.iovecs[0] = b.header
-	if err := r.dev.dev.WriteVec(b.iovecs, r.dev.offset(r.seg, r.sector)); err != nil {
-		return fmt.Errorf("append to device %s segment %d: %w", r.dev.dev.Name(), r.seg, err)
+	out.header = format.PutRecordHeader(header, &h, a.super.secret)
+	out.iovecs[0] = out.header
+	if err := p.dev.dev.WriteVec(out.iovecs, p.dev.offset(p.seg, p.sector)); err != nil {
+		return fmt.Errorf("append to device %s segment %d: %w", p.dev.dev.Name(), p.seg, err)
 	}
-	r.dev.noteAppended(r.seg, r.sector, r.sectors)
-	if !r.dev.writable.Load() {
+	return nil
+}
+
+// appended remembers a copy of a record until it is synced. other has another
+// copy of it, nil if none has.
+func (a *Array) appended(b *batch, r *record, p *placement, other *device) {
+	p.dev.noteAppended(recordRef{seg: p.seg, sector: p.sector, sectors: r.sectors, other: other})
+	if !p.dev.writable.Load() {
 		kick(a.work.tidy)
 	}
 	a.counters.appends.Add(1)
 	a.counters.bytes[b.class].Add(int64(r.blocks) * format.BlockSize)
-	return nil
 }
 
 // appendFailed takes no more appends to that segment, and none to the device
@@ -98,12 +115,22 @@ func (a *Array) appendFailed(d *device, seg uint32, err error) {
 	}
 }
 
-// relocateRecord finds the record another place, on a writable device.
+// relocateRecord finds a record that has one copy another place, on a writable device.
 func (a *Array) relocateRecord(b *batch, r *record) bool {
+	if !a.relocate(b, r, &r.placement, nil) {
+		return false
+	}
+	r.setPlaces()
+	return true
+}
+
+// relocate finds a copy of a record another place, on a writable device that
+// is not the one that has the other copy.
+func (a *Array) relocate(b *batch, r *record, p *placement, other *device) bool {
 	a.append.mu.Lock()
 	defer a.append.mu.Unlock()
 	for _, d := range a.devs {
-		if d == nil || d == r.dev || !d.writable.Load() || !a.hasRoom(d, b.class, r.sectors, true) {
+		if d == nil || d == p.dev || d == other || b.avoid>>d.slot&1 != 0 || !d.writable.Load() || !a.hasRoom(d, b.class, r.sectors, true) {
 			continue
 		}
 		s := &d.streams[b.class]
@@ -113,23 +140,30 @@ func (a *Array) relocateRecord(b *batch, r *record) bool {
 		if !s.open {
 			a.openSegment(d, s, b.class)
 		}
-		header := r.sectors - uint32(r.blocks*format.BlockSectors)
-		r.dev, r.seg, r.sector, r.generation = d, s.seg, s.next, d.segs[s.seg].generation
+		*p = placement{dev: d, seg: s.seg, sector: s.next, generation: d.segs[s.seg].generation}
 		r.flags |= format.FlagAgain
 		s.next += r.sectors
 		g := &d.segs[s.seg]
 		g.used, g.maxLSN = s.next, max(g.maxLSN, r.first+r.lsns-1)
 		g.dirty.Store(true)
-		block := 0
-		for i := range r.changes {
-			if n := r.changes[i].dataBlocks(); n > 0 {
-				r.changes[i].place = format.MakePlace(d.slot, r.seg, r.sector+header+uint32(block*format.BlockSectors))
-				block += n
-			}
-		}
 		return true
 	}
 	return false
+}
+
+// setPlaces works out where the record's changes have their data.
+func (r *record) setPlaces() {
+	at := r.sectors - uint32(r.blocks*format.BlockSectors)
+	for i := range r.changes {
+		c := &r.changes[i]
+		if n := c.dataBlocks(); n > 0 {
+			c.place, c.second = format.MakePlace(r.dev.slot, r.seg, r.sector+at), 0
+			if p := &r.second; p.dev != nil {
+				c.second = format.MakePlace(p.dev.slot, p.seg, p.sector+at)
+			}
+			at += uint32(n * format.BlockSectors)
+		}
+	}
 }
 
 // void logs that the record's LSNs were never acknowledged, so that recovery
@@ -137,6 +171,7 @@ func (a *Array) relocateRecord(b *batch, r *record) bool {
 // even that can be written.
 func (a *Array) void(b *batch, r *record, cause error) error {
 	v := *r
+	v.second = placement{}
 	v.flags, v.blocks, v.entryBytes, v.sectors = format.FlagVoid, 0, 0, 1
 	for range a.devs {
 		if !a.relocateRecord(b, &v) {

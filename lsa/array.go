@@ -14,26 +14,28 @@ import (
 
 // Array is an open array.
 type Array struct {
-	opts     Options
-	log      *slog.Logger
-	db       *pebble.DB
-	devs     []*device // by slot; nil where the device is absent
-	blocks   *blockmap.Map
-	catalog  *catalog
-	super    superState
-	readers  readers
-	readOnly bool         // nothing is written: degraded, or only inspected
-	ballast  *ballast     // nil if read-only
-	degraded bool         // a device is missing
-	limit    atomic.Int64 // blocks that may be in use
-	recovery RecoveryReport
+	opts      Options
+	log       *slog.Logger
+	db        *pebble.DB
+	devs      []*device // by slot; nil where the device is absent
+	blocks    *blockmap.Map
+	catalog   *catalog
+	super     superState
+	readers   readers
+	readOnly  bool         // nothing is written: degraded, or only inspected
+	ballast   *ballast     // nil if read-only
+	degraded  bool         // a device is missing
+	twoCopies atomic.Bool  // there are, or were, volumes with two copies
+	limit     atomic.Int64 // blocks that may be in use
+	recovery  RecoveryReport
 
 	append struct {
 		mu      sync.Mutex
 		nextLSN uint64
-		tail    uint64  // of the queue: batches reserved so far
-		current *device // takes user data now
-		stretch int64   // bytes until another device's turn
+		tail    uint64     // of the queue: batches reserved so far
+		current *device    // takes user data now
+		pair    [2]*device // take user data of two copies now
+		stretch int64      // bytes until another device's turn
 		space   *sync.Cond
 		closed  bool
 		full    atomic.Bool // somebody waits for the queue or for room
@@ -51,7 +53,7 @@ type Array struct {
 	}
 	flush flusher
 
-	used       atomic.Int64 // blocks with data or allocated zeros
+	used       atomic.Int64 // blocks with data, each copy of one, or allocated zeros
 	pending    atomic.Int64 // blocks that reserved batches may add to used
 	logBytes   atomic.Int64 // appended since the last checkpoint began
 	broken     atomic.Pointer[error]
@@ -62,10 +64,11 @@ type Array struct {
 
 	admin   sync.Mutex // one administrative change at a time; taken before everything else
 	janitor janitor
+	repairs repairs
 	work    background
 }
 
-// layerCount counts the blocks that a layer itself has.
+// layerCount counts the blocks that a layer itself has, each copy of one.
 type layerCount struct {
 	layer  uint64
 	blocks atomic.Int64
@@ -97,8 +100,11 @@ func (a *Array) Used(layer uint64, e *blockmap.Entry) { a.account(layer, e, 1) }
 func (a *Array) Freed(layer uint64, e *blockmap.Entry) { a.account(layer, e, -1) }
 
 func (a *Array) account(layer uint64, e *blockmap.Entry, n int) {
-	switch e.Kind {
-	case blockmap.KindData:
+	blocks := n * e.Blocks()
+	if blocks == 0 {
+		return
+	}
+	if e.Kind == blockmap.KindData {
 		for _, p := range e.Place {
 			if p == 0 {
 				continue
@@ -109,13 +115,10 @@ func (a *Array) account(layer uint64, e *blockmap.Entry, n int) {
 				s.dirty.Store(true)
 			}
 		}
-	case blockmap.KindZero:
-	default:
-		return
 	}
-	a.used.Add(int64(n))
+	a.used.Add(int64(blocks))
 	c := a.layerCount(layer)
-	c.blocks.Add(int64(n))
+	c.blocks.Add(int64(blocks))
 	c.dirty = true
 }
 

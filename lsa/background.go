@@ -11,6 +11,7 @@ func (a *Array) start() {
 	w.wg.Go(a.checkpointLoop)
 	w.wg.Go(func() { a.loop(w.prepare, time.Second, a.prepareSegments) })
 	w.wg.Go(func() { a.loop(w.tidy, time.Second, a.tidy) })
+	w.wg.Go(func() { a.loop(a.repairs.kicked, time.Minute, a.repairAll) })
 }
 
 // loop calls fn whenever it is kicked, and every so often.

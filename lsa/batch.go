@@ -23,17 +23,24 @@ type change struct {
 	crcs   []uint32
 	data   []byte // of all its blocks
 	place  format.Place
-	oldLSN uint64 // EntryMove
+	second format.Place // of the other copy, zero if there is none
+	oldLSN uint64       // EntryMove
 	from   format.Place
 	admin  []byte // EntryAdmin: the payload
 }
 
-// record is a part of a batch: one append.
-type record struct {
-	dev         *device
+// placement is where a copy of a record goes.
+type placement struct {
+	dev         *device // nil: there is no such copy
 	seg, sector uint32
-	sectors     uint32 // header and data
 	generation  uint64
+}
+
+// record is a part of a batch: one append, or two of the same on different devices.
+type record struct {
+	placement
+	second      placement
+	sectors     uint32 // header and data
 	first, lsns uint64
 	changes     []change // of the batch, those that are in this record
 	entryBytes  int
@@ -45,6 +52,9 @@ type record struct {
 type batch struct {
 	class   int
 	urgent  bool     // may use the reserve: it makes room, or little is asked
+	copies  int      // 2: on two devices, if two take writes; else on one
+	prefer  *device  // goes there if there is room; nil: wherever it is best
+	avoid   uint64   // bits of slots where it must not go
 	changes []change // as asked for; packing may cut them
 	packed  []change
 	records []record
@@ -58,8 +68,15 @@ type batch struct {
 	wake        chan struct{}
 
 	crcs   []uint32
+	out    [2]output
+	copied sync.WaitGroup
+}
+
+// output is what a record is put together in, for each copy.
+type output struct {
 	header []byte
 	iovecs [][]byte
+	err    error
 }
 
 type pinned struct{ layer, page uint64 }
@@ -77,10 +94,14 @@ func (b *batch) release() {
 	clear(b.changes)
 	clear(b.packed)
 	clear(b.records)
-	clear(b.iovecs)
-	b.changes, b.packed, b.records, b.iovecs = b.changes[:0], b.packed[:0], b.records[:0], b.iovecs[:0]
-	b.pins, b.crcs, b.header = b.pins[:0], b.crcs[:0], b.header[:0]
+	for i := range b.out {
+		clear(b.out[i].iovecs)
+		b.out[i].err = nil
+	}
+	b.changes, b.packed, b.records = b.changes[:0], b.packed[:0], b.records[:0]
+	b.pins, b.crcs = b.pins[:0], b.crcs[:0]
 	b.apply, b.err, b.add, b.first, b.last = nil, nil, 0, 0, 0
+	b.copies, b.prefer, b.avoid = 0, nil, 0
 	b.written.Store(false)
 	batches.Put(b)
 }

@@ -30,6 +30,7 @@ type volume struct {
 	ID        uint64     `json:"id"`
 	Size      int64      `json:"size"`
 	Head      uint64     `json:"head"`
+	Copies    int        `json:"copies,omitempty"` // of each block; 0 is 1
 	Created   time.Time  `json:"created"`
 	Origin    string     `json:"origin,omitempty"`
 	Snapshots []snapshot `json:"snapshots,omitempty"`
@@ -58,6 +59,7 @@ type adminChange struct {
 	ID       uint64    `json:"id,omitempty"` // of the volume that is created
 	Layer    uint64    `json:"layer,omitempty"`
 	Size     int64     `json:"size,omitempty"`
+	Copies   int       `json:"copies,omitempty"` // create
 	Time     time.Time `json:"time,omitzero"`
 }
 
@@ -139,7 +141,8 @@ func (a *Array) applyAdmin(payload []byte) error {
 	}
 	switch ch.Op {
 	case "create":
-		v = &volume{Name: ch.Volume, ID: ch.ID, Size: ch.Size, Head: ch.Layer, Created: ch.Time}
+		v = &volume{Name: ch.Volume, ID: ch.ID, Size: ch.Size, Head: ch.Layer, Copies: ch.Copies, Created: ch.Time}
+		a.noteCopies(v.Copies)
 		a.addLayer(blockmap.Layer{ID: ch.Layer})
 		c.add(v)
 	case "clone":
@@ -148,7 +151,7 @@ func (a *Array) applyAdmin(payload []byte) error {
 			return missingSnapshot(&ch)
 		}
 		a.addLayer(blockmap.Layer{ID: ch.Layer, Parent: s.Layer})
-		v = &volume{Name: ch.To, ID: ch.ID, Size: s.Size, Head: ch.Layer, Created: ch.Time, Origin: ch.Volume + "@" + ch.Snapshot}
+		v = &volume{Name: ch.To, ID: ch.ID, Size: s.Size, Head: ch.Layer, Copies: v.Copies, Created: ch.Time, Origin: ch.Volume + "@" + ch.Snapshot}
 		c.add(v)
 	case "snapshot":
 		v.Snapshots = append(v.Snapshots, snapshot{Name: ch.Snapshot, Layer: v.Head, Size: v.Size, Created: ch.Time})
@@ -182,6 +185,13 @@ func (a *Array) applyAdmin(payload []byte) error {
 	}
 	c.dirtyVolumes[v.ID] = true
 	return nil
+}
+
+// noteCopies: from now on there may be blocks with so many copies.
+func (a *Array) noteCopies(copies int) {
+	if copies == 2 {
+		a.twoCopies.Store(true)
+	}
 }
 
 func missingSnapshot(ch *adminChange) error {

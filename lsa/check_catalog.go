@@ -47,6 +47,9 @@ func (k *catalogCheck) volume(v *volume) error {
 	if err := k.name(v.Name, v.Size, v.Head); err != nil {
 		return err
 	}
+	if v.Copies < 0 || v.Copies > 2 {
+		return fmt.Errorf("%w: %d copies", format.ErrInvalid, v.Copies)
+	}
 	if k.children[v.Head] > 0 {
 		return fmt.Errorf("%w: layer %d, which takes its writes, has others above it", format.ErrInvalid, v.Head)
 	}

@@ -25,9 +25,7 @@ func (c *checker) countMap(ctx context.Context) error {
 		}
 		for i := range entries {
 			e := &entries[i]
-			if e.Kind == blockmap.KindData || e.Kind == blockmap.KindZero {
-				layers[k.Layer]++
-			}
+			layers[k.Layer] += int64(e.Blocks())
 			c.checkEntry(k, e)
 		}
 		return ctx.Err()
@@ -52,6 +50,9 @@ func (c *checker) checkEntry(k blockmap.Key, e *blockmap.Entry) {
 	}
 	if e.Kind != blockmap.KindData {
 		return
+	}
+	if p, q := e.Place[0], e.Place[1]; q != 0 && p.Device() == q.Device() {
+		c.add("map", where, "both copies are on device %d", p.Device())
 	}
 	for i, p := range e.Place {
 		if p == 0 && i > 0 {

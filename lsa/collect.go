@@ -44,6 +44,7 @@ type liveBlock struct {
 	layer, block uint64
 	lsn          uint64
 	place        format.Place
+	other        format.Place // of the other copy, zero if there is none
 	crc          uint32
 }
 
@@ -95,7 +96,7 @@ func (a *Array) beginCollect(slot int, seg uint32) (*device, error) {
 		return nil, fmt.Errorf("collect device %s segment %d, which is %v: %w", d.dev.Name(), seg, s.state, ErrInvalid)
 	}
 	s.collecting = true
-	d.busy++
+	d.busy.Add(1)
 	return d, nil
 }
 
@@ -103,7 +104,7 @@ func (a *Array) endCollect(d *device, seg uint32) {
 	a.append.mu.Lock()
 	d.segs[seg].collecting = false
 	d.segs[seg].dirty.Store(true)
-	d.busy--
+	d.busy.Add(-1)
 	a.append.mu.Unlock()
 }
 
@@ -123,7 +124,7 @@ func (a *Array) liveIn(d *device, seg uint32) ([]liveBlock, error) {
 				at = e.OldLSN
 			}
 			for i := range e.DataBlocks() {
-				all = append(all, liveBlock{e.Layer, e.Block + uint64(i), at, place.After(i), e.CRC(i)})
+				all = append(all, liveBlock{layer: e.Layer, block: e.Block + uint64(i), lsn: at, place: place.After(i), crc: e.CRC(i)})
 			}
 			place = place.After(e.DataBlocks())
 			return nil
@@ -150,7 +151,7 @@ func (a *Array) liveIn(d *device, seg uint32) ([]liveBlock, error) {
 }
 
 // stillLive says whether the map has the block there, and sets its layer to
-// the one that has it now.
+// the one that has it now and where the other copy is.
 func (a *Array) stillLive(b *liveBlock) (bool, error) {
 	l, ok := a.blocks.Layers.Get(b.layer)
 	for ok {
@@ -158,8 +159,8 @@ func (a *Array) stillLive(b *liveBlock) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if own && e.Place[0] == b.place && e.LSN == b.lsn {
-			b.layer = l.ID
+		if own && e.Has(b.place) && e.LSN == b.lsn {
+			b.layer, b.other = l.ID, e.Other(b.place)
 			return true, nil
 		}
 		l, ok = a.blocks.Layers.Get(l.MergeInto)
@@ -195,24 +196,44 @@ func (a *Array) eachHeader(d *device, seg, used uint32, generation uint64, fn fu
 	return nil
 }
 
-// moveBlocks reads blocks, verifies them, and appends them elsewhere.
+// moveBlocks reads blocks, verifies them, and appends them elsewhere. Those with
+// two copies stay on their device if there is room, and never come to where
+// their other copy is.
 func (a *Array) moveBlocks(d *device, seg uint32, live []liveBlock) error {
-	buf := make([]byte, len(live)*format.BlockSize)
-	entries := make([]blockmap.Entry, len(live))
-	for i, b := range live {
-		entries[i] = blockmap.Entry{Kind: blockmap.KindData, CRC: b.crc, LSN: b.lsn, Place: [2]format.Place{b.place}}
+	groups := map[uint64][]liveBlock{} // by slots to avoid
+	for _, l := range live {
+		var avoid uint64
+		if l.other != 0 {
+			avoid = 1 << l.other.Device()
+		}
+		groups[avoid] = append(groups[avoid], l)
 	}
+	for avoid, group := range groups {
+		if err := a.moveGroup(d, seg, group, avoid); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// moveGroup moves blocks that may go to the same devices.
+func (a *Array) moveGroup(d *device, seg uint32, live []liveBlock, avoid uint64) error {
 	b := newBatch(classMoved)
 	defer b.release()
+	if b.avoid = avoid; avoid != 0 {
+		b.prefer = d
+	}
+	buf := make([]byte, len(live)*format.BlockSize)
+	entries := make([]blockmap.Entry, len(live))
+	for i, l := range live {
+		entries[i] = blockmap.Entry{Kind: blockmap.KindData, CRC: l.crc, LSN: l.lsn, Place: [2]format.Place{l.place}}
+	}
 	for i := 0; i < len(live); {
-		n := run(entries[i:], len(live))
+		n := a.run(entries[i:], len(live))
 		part := buf[i*format.BlockSize:][:n*format.BlockSize]
-		if err := a.readPlace(part, entries[i:i+n], false); err != nil {
-			if n > 1 { // find out which one
-				n = 1
-				err = a.readPlace(part[:format.BlockSize], entries[i:i+1], false)
-			}
-			if err != nil {
+		if err := a.readPlace(part, entries[i:i+n], 0, false); err != nil {
+			n = 1 // find out which one
+			if err := a.readToMove(part[:format.BlockSize], entries[i:i+1], live[i].other); err != nil {
 				a.reportDamaged(d, seg, &live[i], err)
 				i++
 				continue
@@ -228,6 +249,22 @@ func (a *Array) moveBlocks(d *device, seg uint32, live []liveBlock) error {
 		return nil
 	}
 	return a.submit(b)
+}
+
+// readToMove reads one block, from its other copy if it must: moving it then
+// repairs it.
+func (a *Array) readToMove(p []byte, entry []blockmap.Entry, other format.Place) error {
+	err := a.readPlace(p, entry, 0, false)
+	if err == nil || other == 0 {
+		return err
+	}
+	turn := a.readers.enter()
+	defer a.readers.exit(turn)
+	if err := a.readPlace(p, []blockmap.Entry{placed(&entry[0], other)}, 0, false); err != nil {
+		return err
+	}
+	a.counters.repaired.Add(1)
+	return nil
 }
 
 func (a *Array) reportDamaged(d *device, seg uint32, b *liveBlock, err error) {

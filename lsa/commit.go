@@ -46,7 +46,7 @@ func (a *Array) commitBatch(b *batch) {
 func (a *Array) applyChange(c *change) {
 	switch c.kind {
 	case format.EntryWrite:
-		a.blocks.Write(c.layer, c.block, int(c.count), c.lsn, c.place, 0, func(i int) uint32 { return c.crcs[i] })
+		a.blocks.Write(c.layer, c.block, int(c.count), c.lsn, c.place, c.second, func(i int) uint32 { return c.crcs[i] })
 	case format.EntryMove:
 		a.applyMove(c)
 	case format.EntryTrim:

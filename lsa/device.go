@@ -79,8 +79,9 @@ type device struct {
 	prepared []uint32 // segReady and allocated: can be opened without I/O
 	free     int      // how many are segFree
 	hostFull bool     // the file system below had no room
-	busy     int      // collections under way
 	warm     int      // segments that are free or ready and allocated
+
+	busy atomic.Int32 // collections under way
 
 	// writable is false once the device is out of service.
 	writable atomic.Bool
@@ -101,6 +102,7 @@ type recordRef struct {
 	seg     uint32
 	sector  uint32
 	sectors uint32
+	other   *device // has another copy; nil if none has
 }
 
 func (d *device) segSectors() uint32 { return uint32(d.segBytes / format.SectorSize) }
@@ -128,10 +130,10 @@ func (d *device) setState(seg uint32, s segmentState) {
 }
 
 // noteAppended remembers a record until a sync covers it.
-func (d *device) noteAppended(seg, sector, sectors uint32) {
+func (d *device) noteAppended(ref recordRef) {
 	d.mu.Lock()
-	seq := d.appended.Add(1)
-	d.unsynced = append(d.unsynced, recordRef{seq, seg, sector, sectors})
+	ref.seq = d.appended.Add(1)
+	d.unsynced = append(d.unsynced, ref)
 	d.mu.Unlock()
 }
 

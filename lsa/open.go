@@ -29,6 +29,7 @@ func Open(ctx context.Context, o Options) (*Array, error) {
 func newArray(o Options) *Array {
 	o.fill()
 	a := &Array{opts: o, log: o.Logger, catalog: newCatalog(), layerSizes: map[uint64]*layerCount{}, work: newBackground()}
+	a.repairs = repairs{wanted: map[repair]bool{}, kicked: make(chan struct{}, 1)}
 	a.append.space = sync.NewCond(&a.append.mu)
 	a.flush.done.L = &a.flush.mu
 	return a
@@ -225,6 +226,7 @@ func (a *Array) loadCatalog(state metaState) error {
 	}
 	for _, v := range volumes {
 		a.catalog.add(v)
+		a.noteCopies(v.Copies)
 	}
 	a.blocks = blockmap.New(a.db, blockmap.NewLayers(layers), a, a.opts.MapCache)
 	return nil
@@ -272,6 +274,7 @@ type RecoveryReport struct {
 	Took       time.Duration  `json:"took_ns"`   // all of it
 	Gaps       []string       `json:"gaps"`      // missing LSNs, in a degraded array
 	Damaged    int            `json:"damaged"`   // durable records whose data is damaged
+	OneCopy    int            `json:"one_copy"`  // records of which there should be two copies and is one
 	maxDurable uint64
 }
 

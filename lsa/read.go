@@ -68,7 +68,7 @@ func (h *Handle) read(p []byte, off int64, try bool) error {
 			}
 		}
 		part := p[:min(len(p), n*format.BlockSize-skip)]
-		if err := h.a.readEntries(part, skip, entries, s, try); err != nil {
+		if err := h.a.readEntries(part, skip, place{layer, block}, entries, s, try); err != nil {
 			if err == errWouldBlock {
 				return err
 			}
@@ -79,8 +79,9 @@ func (h *Handle) read(p []byte, off int64, try bool) error {
 	return nil
 }
 
-// readEntries fills p with what entries map, less the first skip bytes.
-func (a *Array) readEntries(p []byte, skip int, entries []blockmap.Entry, s *readScratch, try bool) error {
+// readEntries fills p with what entries, which begin at a block of a layer,
+// map, less the first skip bytes.
+func (a *Array) readEntries(p []byte, skip int, at place, entries []blockmap.Entry, s *readScratch, try bool) error {
 	for i := 0; i < len(entries); {
 		e := &entries[i]
 		want := min(len(p), format.BlockSize-skip)
@@ -89,15 +90,15 @@ func (a *Array) readEntries(p []byte, skip int, entries []blockmap.Entry, s *rea
 			clear(p[:want])
 			i++
 		case want < format.BlockSize:
-			if err := a.readPlace(s.block[:], entries[i:i+1], try); err != nil {
+			if err := a.readCopies(s.block[:], at.after(i), entries[i:i+1], try); err != nil {
 				return err
 			}
 			copy(p[:want], s.block[skip:])
 			i++
 		default:
-			n := run(entries[i:], len(p)/format.BlockSize)
+			n := a.run(entries[i:], len(p)/format.BlockSize)
 			want = n * format.BlockSize
-			if err := a.readPlace(p[:want], entries[i:i+n], try); err != nil {
+			if err := a.readCopies(p[:want], at.after(i), entries[i:i+n], try); err != nil {
 				return err
 			}
 			i += n
@@ -107,19 +108,22 @@ func (a *Array) readEntries(p []byte, skip int, entries []blockmap.Entry, s *rea
 	return nil
 }
 
-// run counts the entries at the front whose blocks lie one after the other.
-func run(entries []blockmap.Entry, most int) int {
+// run counts the entries at the front whose blocks, in the copy that is read,
+// lie one after the other.
+func (a *Array) run(entries []blockmap.Entry, most int) int {
+	k := a.nearest(&entries[0])
 	n := 1
 	for n < len(entries) && n < most && entries[n].Kind == blockmap.KindData &&
-		entries[n].Place[0] == entries[0].Place[0].After(n) {
+		entries[n].Place[k] == entries[0].Place[k].After(n) {
 		n++
 	}
 	return n
 }
 
-// readPlace reads blocks that lie one after the other, and verifies them.
-func (a *Array) readPlace(p []byte, entries []blockmap.Entry, try bool) error {
-	place := entries[0].Place[0]
+// readPlace reads blocks whose k-th copies lie one after the other, and
+// verifies them.
+func (a *Array) readPlace(p []byte, entries []blockmap.Entry, k int, try bool) error {
+	place := entries[0].Place[k]
 	d := a.devOf(place)
 	if d == nil {
 		return fmt.Errorf("%w: %v: device %d is absent", ErrMissingDevice, place, place.Device())
@@ -142,7 +146,7 @@ func (a *Array) readPlace(p []byte, entries []blockmap.Entry, try bool) error {
 		if got := format.Checksum(p[i*format.BlockSize:][:format.BlockSize]); got != entries[i].CRC {
 			a.counters.damaged.Add(1)
 			return fmt.Errorf("%w: device %s, %v: checksum %08x, the map has %08x",
-				ErrDamaged, d.dev.Name(), entries[i].Place[0], got, entries[i].CRC)
+				ErrDamaged, d.dev.Name(), entries[i].Place[k], got, entries[i].CRC)
 		}
 	}
 	return nil

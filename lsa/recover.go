@@ -76,11 +76,17 @@ func (a *Array) replayRecord(r *scannedRecord) error {
 		return nil
 	}
 	lsn := r.h.FirstLSN
-	data := format.MakePlace(uint8(r.h.Device), r.h.Segment, r.h.Sector+uint32(r.h.Sectors))
+	data, second := r.data(), format.Place(0)
+	if r.second != nil {
+		second = r.second.data()
+	}
 	return format.DecodeEntries(r.header, &r.h, func(e *format.Entry) error {
-		c := change{kind: e.Kind, layer: e.Layer, block: e.Block, count: e.Count, lsn: lsn, place: data, oldLSN: e.OldLSN, from: e.From}
+		c := change{kind: e.Kind, layer: e.Layer, block: e.Block, count: e.Count, lsn: lsn, place: data, second: second, oldLSN: e.OldLSN, from: e.From}
 		lsn++
 		data = data.After(e.DataBlocks())
+		if second != 0 {
+			second = second.After(e.DataBlocks())
+		}
 		if e.Kind == format.EntryAdmin {
 			var applied adminChange
 			if err := json.Unmarshal(e.Payload, &applied); err != nil {
@@ -93,6 +99,11 @@ func (a *Array) replayRecord(r *scannedRecord) error {
 		}
 		return a.replayChange(&c)
 	})
+}
+
+// data is the place of the record's first block.
+func (r *scannedRecord) data() format.Place {
+	return format.MakePlace(uint8(r.h.Device), r.h.Segment, r.h.Sector+uint32(r.h.Sectors))
 }
 
 func (a *Array) replayChange(c *change) error {

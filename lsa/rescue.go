@@ -88,8 +88,11 @@ var errNoRescueRoom = fmt.Errorf("%w: no other device takes it", ErrFailed)
 func (a *Array) rescueOne(d *device, ref recordRef) error {
 	a.checkpoint.mu.Lock()
 	defer a.checkpoint.mu.Unlock()
-	if err := a.rescueRecord(d, ref); err != nil {
-		return err
+	// A copy on a device in service is as good: that one's syncs cover it.
+	if ref.other == nil || !ref.other.writable.Load() {
+		if err := a.rescueRecord(d, ref); err != nil {
+			return err
+		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -125,7 +128,7 @@ func (a *Array) rescueRecord(d *device, ref recordRef) error {
 	}
 	b := newBatch(classMoved)
 	defer b.release()
-	r := record{dev: d, seg: ref.seg, sector: ref.sector, sectors: ref.sectors, first: h.FirstLSN, lsns: uint64(h.LSNs), blocks: int(h.Blocks)}
+	r := record{placement: placement{dev: d, seg: ref.seg, sector: ref.sector}, sectors: ref.sectors, first: h.FirstLSN, lsns: uint64(h.LSNs), blocks: int(h.Blocks), flags: h.Flags & format.FlagTwo}
 	if h.Flags&format.FlagVoid != 0 {
 		return a.void(b, &r, nil)
 	}

@@ -12,20 +12,21 @@ func (a *Array) reserve(b *batch) error {
 	l := &a.append
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	d, err := a.waitForRoom(b)
+	to, err := a.waitForRoom(b)
 	if err != nil {
 		return err
 	}
-	a.pack(b, d)
+	a.pack(b, to)
 	a.pending.Add(b.add)
 	a.queue[l.tail%queueLength].Store(b)
 	l.tail++
 	return nil
 }
 
-// pack cuts the batch into records on device d, which has the room. append.mu
-// is held.
-func (a *Array) pack(b *batch, d *device) {
+// pack cuts the batch into records on the devices, which have the room. Where
+// there are two, both get the same records: a record is as long as fits into
+// what is left of either's segment. append.mu is held.
+func (a *Array) pack(b *batch, to [2]*device) {
 	lsn := a.append.nextLSN
 	b.first = lsn
 	var r *record
@@ -34,11 +35,11 @@ func (a *Array) pack(b *batch, d *device) {
 		for {
 			n := 0
 			if r != nil {
-				n = r.fits(&rest, d)
+				n = r.fits(&rest)
 			}
-			if n == 0 && (r == nil || rest.dataBlocks() > 0 || !r.fitsRange(&rest, d)) {
+			if n == 0 && (r == nil || rest.dataBlocks() > 0 || !r.fitsRange(&rest)) {
 				a.closeRecord(b, r)
-				r = a.openRecord(b, d, lsn)
+				r = a.openRecord(b, to, lsn)
 				continue
 			}
 			part := rest.cut(n)
@@ -74,20 +75,21 @@ func (c *change) cut(n int) change {
 }
 
 // fits returns how many blocks of c the record can take besides what it has.
-func (r *record) fits(c *change, d *device) int {
+func (r *record) fits(c *change) int {
 	if c.dataBlocks() == 0 || r.lsns == maxRecordEntries {
 		return 0
 	}
-	room := int(d.segSectors()-r.sector)/format.BlockSectors - r.blocks
+	rest := r.rest()
+	room := int(rest)/format.BlockSectors - r.blocks
 	n := min(c.dataBlocks(), maxRecordBlocks-r.blocks, room)
-	for n > 0 && r.length(c.entryBytes(n), n) > d.segSectors()-r.sector {
+	for n > 0 && r.length(c.entryBytes(n), n) > rest {
 		n--
 	}
 	return n
 }
 
-func (r *record) fitsRange(c *change, d *device) bool {
-	return r.lsns < maxRecordEntries && r.length(c.entryBytes(0), 0) <= d.segSectors()-r.sector &&
+func (r *record) fitsRange(c *change) bool {
+	return r.lsns < maxRecordEntries && r.length(c.entryBytes(0), 0) <= r.rest() &&
 		r.entryBytes+c.entryBytes(0) <= format.MaxHeader/2
 }
 
@@ -96,52 +98,85 @@ func (r *record) length(entryBytes, blocks int) uint32 {
 	return uint32(format.HeaderSectors(r.entryBytes+entryBytes) + (r.blocks+blocks)*format.BlockSectors)
 }
 
-// openRecord begins a record where the device's stream ends; it opens another
-// segment if less than a block would fit.
-func (a *Array) openRecord(b *batch, d *device, lsn uint64) *record {
-	s := &d.streams[b.class]
+// rest is how many sectors follow the record's beginning in its segment, the
+// fewer of both where it has two copies.
+func (r *record) rest() uint32 {
+	n := r.dev.segSectors() - r.sector
+	if r.second.dev != nil {
+		n = min(n, r.second.dev.segSectors()-r.second.sector)
+	}
+	return n
+}
+
+// openRecord begins a record where the devices' streams end.
+func (a *Array) openRecord(b *batch, to [2]*device, lsn uint64) *record {
+	r := record{placement: a.streamEnd(to[0], b.class), first: lsn}
+	if to[1] != nil {
+		r.second, r.flags = a.streamEnd(to[1], b.class), format.FlagTwo
+	}
+	b.records = append(b.records, r)
+	return &b.records[len(b.records)-1]
+}
+
+// streamEnd is where the next record of a device's stream begins; it opens
+// another segment if less than a block would fit.
+func (a *Array) streamEnd(d *device, class int) placement {
+	s := &d.streams[class]
 	if s.open && d.segSectors()-s.next < 2*format.BlockSectors && len(d.prepared) > 0 {
 		a.seal(d, s)
 	}
 	if !s.open {
-		a.openSegment(d, s, b.class)
+		a.openSegment(d, s, class)
 	}
-	b.records = append(b.records, record{
-		dev: d, seg: s.seg, sector: s.next, first: lsn, generation: d.segs[s.seg].generation,
-	})
-	return &b.records[len(b.records)-1]
+	return placement{dev: d, seg: s.seg, sector: s.next, generation: d.segs[s.seg].generation}
 }
 
-// closeRecord takes the record's room from its stream. A record that nothing
-// fitted into is dropped and its segment sealed.
+// closeRecord takes the record's room from its streams. A record that nothing
+// fitted into is dropped and the segment that had no room for it sealed.
 func (a *Array) closeRecord(b *batch, r *record) {
 	if r == nil {
 		return
 	}
-	s := &r.dev.streams[b.class]
 	if r.lsns == 0 {
 		b.records = b.records[:len(b.records)-1]
-		a.seal(r.dev, s)
+		for _, p := range [...]placement{r.placement, r.second} {
+			if p.dev != nil && p.dev.segSectors()-p.sector == r.rest() {
+				a.seal(p.dev, &p.dev.streams[b.class])
+			}
+		}
 		return
 	}
-	header := format.HeaderSectors(r.entryBytes)
+	header := uint32(format.HeaderSectors(r.entryBytes))
 	r.sectors = r.length(0, 0)
-	s.next += r.sectors
-	seg := &r.dev.segs[s.seg]
-	seg.used, seg.maxLSN = s.next, r.first+r.lsns-1
-	seg.dirty.Store(true)
-	a.append.stretch -= int64(r.sectors) * format.SectorSize
-	if a.logBytes.Add(int64(r.sectors)*format.SectorSize) > a.opts.CheckpointBytes {
-		kick(a.work.checkpoint)
-	}
-	a.counters.overhead.Add(int64(header) * format.SectorSize)
 	packed := b.packed[len(b.packed)-int(r.lsns):]
+	a.takeRoom(b.class, r, &r.placement)
+	if r.second.dev != nil {
+		a.takeRoom(b.class, r, &r.second)
+	}
 	for i := range packed {
-		if packed[i].dataBlocks() > 0 {
-			packed[i].place = format.MakePlace(r.dev.slot, r.seg,
-				r.sector+uint32(header)+uint32(packed[i].place)*format.BlockSectors)
+		if c := &packed[i]; c.dataBlocks() > 0 {
+			block := uint32(c.place) * format.BlockSectors
+			c.place = format.MakePlace(r.dev.slot, r.seg, r.sector+header+block)
+			if p := &r.second; p.dev != nil {
+				c.second = format.MakePlace(p.dev.slot, p.seg, p.sector+header+block)
+			}
 		}
 	}
+}
+
+// takeRoom takes the room of one copy of a record. append.mu is held.
+func (a *Array) takeRoom(class int, r *record, p *placement) {
+	s := &p.dev.streams[class]
+	s.next += r.sectors
+	seg := &p.dev.segs[s.seg]
+	seg.used, seg.maxLSN = s.next, max(seg.maxLSN, r.first+r.lsns-1)
+	seg.dirty.Store(true)
+	bytes := int64(r.sectors) * format.SectorSize
+	a.append.stretch -= bytes
+	if a.logBytes.Add(bytes) > a.opts.CheckpointBytes {
+		kick(a.work.checkpoint)
+	}
+	a.counters.overhead.Add(bytes - int64(r.blocks)*format.BlockSize)
 }
 
 // assignChanges gives each record its part of packed, which has stopped moving.

@@ -15,7 +15,8 @@ import (
 type scannedRecord struct {
 	h      format.RecordHeader
 	header []byte
-	intact bool // its data is what the header says
+	intact bool           // its data is what the header says
+	second *scannedRecord // another copy that counts too
 }
 
 type segmentUse struct {
@@ -34,7 +35,8 @@ type use struct {
 // scanned is what the log holds behind the checkpoint.
 type scanned struct {
 	records  []*scannedRecord
-	accepted []*scannedRecord
+	accepted []*scannedRecord // that count, each with its other copy
+	counted  int              // those, and their other copies
 	uses     map[segmentUse]*use
 	bytes    int64
 }
@@ -174,7 +176,7 @@ func dataIntact(header []byte, h *format.RecordHeader, data []byte) bool {
 // A gap above what is known to be durable is the tail of the crash; one below
 // is damage, and an array that lacks durable changes is not opened.
 func (a *Array) orderAndCut(found *scanned) (string, error) {
-	slices.SortStableFunc(found.records, compareRecords)
+	slices.SortStableFunc(found.records, a.compareRecords)
 	durable := a.checkpoint.lsn.Load()
 	for _, r := range found.records {
 		durable = max(durable, r.h.DurableLSN)
@@ -206,6 +208,11 @@ func (a *Array) orderAndCut(found *scanned) (string, error) {
 			a.recovery.Damaged++
 			a.log.Error("a durable record is damaged; reads of its blocks will fail", "lsn", r.h.FirstLSN, "device", r.h.Device, "segment", r.h.Segment)
 		}
+		if r.h.Flags&format.FlagTwo != 0 {
+			if r.second = otherCopy(found.records[i+1:], r); r.second == nil {
+				a.recovery.OneCopy++
+			}
+		}
 		found.accept(r)
 		next = r.h.LastLSN() + 1
 	}
@@ -217,25 +224,30 @@ func (a *Array) orderAndCut(found *scanned) (string, error) {
 		a.recovery.Gaps = append(a.recovery.Gaps, gap)
 	}
 	a.recovery.CutLSN = next - 1
-	a.recovery.Discarded = len(found.records) - len(found.accepted)
+	a.recovery.Discarded = len(found.records) - found.counted
 	a.keepTail(found, durable)
 	return fmt.Sprintf("%d records up to LSN %d, %d behind it dropped", len(found.accepted), next-1, a.recovery.Discarded), nil
 }
 
 // compareRecords orders by LSN; of several records with the same one, that
-// which counts comes first: a void, then one appended again.
-func compareRecords(x, y *scannedRecord) int {
+// which counts comes first: a void, then one appended again, then one on a
+// device in service.
+func (a *Array) compareRecords(x, y *scannedRecord) int {
 	rank := func(r *scannedRecord) int {
+		n := 0
+		if !a.devs[r.h.Device].writable.Load() {
+			n = 1
+		}
 		switch {
 		case r.h.Flags&format.FlagVoid != 0:
 			if planted(ruleVoidWins) {
-				return 3
+				return n + 6
 			}
-			return 0
+			return n
 		case r.h.Flags&format.FlagAgain != 0:
-			return 1
+			return n + 2
 		}
-		return 2
+		return n + 4
 	}
 	if x.h.FirstLSN != y.h.FirstLSN {
 		if x.h.FirstLSN < y.h.FirstLSN {
@@ -258,8 +270,31 @@ func hasIntact(rest []*scannedRecord, lsn uint64) bool {
 	return false
 }
 
+// otherCopy finds the copy of a record that counts besides it, among those that
+// follow on it: on another device, and as good.
+func otherCopy(rest []*scannedRecord, r *scannedRecord) *scannedRecord {
+	for _, o := range rest {
+		if o.h.FirstLSN != r.h.FirstLSN {
+			break
+		}
+		if o.h.Device != r.h.Device && o.h.LSNs == r.h.LSNs && o.h.Flags&format.FlagTwo != 0 && o.intact == r.intact {
+			return o
+		}
+	}
+	return nil
+}
+
 func (f *scanned) accept(r *scannedRecord) {
 	f.accepted = append(f.accepted, r)
+	f.use(r)
+	if r.second != nil {
+		f.use(r.second)
+	}
+}
+
+// use notes which part of its segment a record that counts takes.
+func (f *scanned) use(r *scannedRecord) {
+	f.counted++
 	key := segmentUse{uint8(r.h.Device), r.h.Segment}
 	u := f.uses[key]
 	if u == nil {

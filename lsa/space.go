@@ -36,26 +36,26 @@ func (a *Array) capacity() int64 {
 	return max(0, int64(float64(blocks-spare)*fullShare))
 }
 
-// waitForRoom returns the device that the batch goes to. append.mu is held.
-func (a *Array) waitForRoom(b *batch) (*device, error) {
+// waitForRoom returns the device that the batch goes to, or both. append.mu is held.
+func (a *Array) waitForRoom(b *batch) (to [2]*device, err error) {
 	need := max(b.sectors(), 2*format.BlockSectors) // less than that left, and a segment is sealed
 	if err := a.admit(b); err != nil {
-		return nil, err
+		return to, err
 	}
 	for {
 		if a.append.closed {
-			return nil, fmt.Errorf("write: array %w", ErrClosed)
+			return to, fmt.Errorf("write: array %w", ErrClosed)
 		}
 		if err := a.failed(); err != nil {
-			return nil, err
+			return to, err
 		}
 		queued := a.append.tail - a.commit.head.Load()
 		if queued < queueLength {
-			if d := a.pickDevice(b, need); d != nil {
-				return d, nil
+			if to = a.pickDevices(b, need); to[0] != nil {
+				return to, nil
 			}
 			if err := a.roomToCome(b); err != nil {
-				return nil, err
+				return to, err
 			}
 		}
 		a.append.full.Store(true)
@@ -78,12 +78,15 @@ func (a *Array) admit(b *batch) error {
 // for a stretch, then the emptiest that is not being collected.
 func (a *Array) pickDevice(b *batch, need uint32) *device {
 	l := &a.append
-	if d := l.current; d != nil && l.stretch > 0 && d.busy == 0 && a.hasRoom(d, b.class, need, b.urgent) && d.writable.Load() {
+	if d := b.prefer; d != nil && d.writable.Load() && a.hasRoom(d, b.class, need, b.urgent) {
+		return d
+	}
+	if d := l.current; d != nil && l.stretch > 0 && d.busy.Load() == 0 && b.mayUse(d) && a.hasRoom(d, b.class, need, b.urgent) && d.writable.Load() {
 		return d
 	}
 	var best *device
 	for _, d := range a.devs {
-		if d == nil || !d.writable.Load() || !a.hasRoom(d, b.class, need, b.urgent) {
+		if d == nil || !d.writable.Load() || !b.mayUse(d) || !a.hasRoom(d, b.class, need, b.urgent) {
 			continue
 		}
 		if best == nil || better(d, best) {
@@ -97,8 +100,8 @@ func (a *Array) pickDevice(b *batch, need uint32) *device {
 }
 
 func better(d, than *device) bool {
-	if (d.busy == 0) != (than.busy == 0) {
-		return d.busy == 0
+	if idle := d.busy.Load() == 0; idle != (than.busy.Load() == 0) {
+		return idle
 	}
 	return d.unused() > than.unused()
 }
@@ -113,7 +116,13 @@ func (a *Array) hasRoom(d *device, class int, need uint32, urgent bool) bool {
 	if len(d.prepared) == 0 {
 		return false
 	}
-	return urgent || a.preparedSegments() > reserve
+	if urgent {
+		return true
+	}
+	if a.twoCopies.Load() && len(d.prepared) <= deviceReserve {
+		return false
+	}
+	return a.preparedSegments() > reserve
 }
 
 func (a *Array) preparedSegments() int {
@@ -128,6 +137,9 @@ func (a *Array) preparedSegments() int {
 
 // roomToCome sees to it that somebody makes room, and fails if nobody can.
 func (a *Array) roomToCome(b *batch) error {
+	if err := a.devicesToCome(b); err != nil {
+		return err
+	}
 	unused, preparing, collectable, emptied, canMove, writable := 0, false, 0, 0, false, false
 	for _, d := range a.devs {
 		if d == nil || !d.writable.Load() {

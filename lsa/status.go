@@ -14,6 +14,8 @@ type counters struct {
 	appends, overhead            atomic.Int64
 	bytes                        [classCount]atomic.Int64
 	flushes, damaged             atomic.Int64
+	copiesMissed, repaired       atomic.Int64
+	readsOfOther                 atomic.Int64
 	checkpoints, checkpointNanos atomic.Int64
 }
 
@@ -25,6 +27,9 @@ type Metrics struct {
 	OverheadBytes int64          // headers of records
 	Syncs         int64          // rounds of syncing
 	DamagedReads  int64          // blocks whose checksum did not match
+	OtherReads    int64          // reads that took the other copy since the one was bad or away
+	Repaired      int64          // blocks of which a bad copy was written anew
+	CopiesMissed  int64          // records of which one copy could be written nowhere
 	Checkpoints   int64          // completed
 	CheckpointFor time.Duration  // spent in them
 	LogBytes      int64          // behind the last checkpoint
@@ -37,6 +42,7 @@ func (a *Array) Metrics() Metrics {
 	return Metrics{
 		Appends: c.appends.Load(), UserBytes: c.bytes[classUser].Load(), MovedBytes: c.bytes[classMoved].Load(),
 		OverheadBytes: c.overhead.Load(), Syncs: c.flushes.Load(), DamagedReads: c.damaged.Load(),
+		OtherReads: c.readsOfOther.Load(), Repaired: c.repaired.Load(), CopiesMissed: c.copiesMissed.Load(),
 		Checkpoints: c.checkpoints.Load(), CheckpointFor: time.Duration(c.checkpointNanos.Load()),
 		LogBytes: a.logBytes.Load(), MapCache: a.blocks.Stats(),
 	}
@@ -140,8 +146,9 @@ type VolumeInfo struct {
 	Name      string         `json:"name"`
 	ID        uint64         `json:"id"`
 	Size      int64          `json:"size_bytes"`
+	Copies    int            `json:"copies"` // of each block
 	Created   time.Time      `json:"created"`
-	Mapped    int64          `json:"own_bytes"`        // written since the last snapshot
+	Mapped    int64          `json:"own_bytes"`        // that what was written since the last snapshot takes, with all copies
 	Origin    string         `json:"origin,omitempty"` // volume@snapshot of which it is a clone
 	Snapshots []SnapshotInfo `json:"snapshots"`        // oldest first
 	Clients   []string       `json:"clients"`
@@ -181,7 +188,7 @@ func (a *Array) info(v *volume) VolumeInfo {
 		}
 		return 0
 	}
-	i := VolumeInfo{Name: v.Name, ID: v.ID, Size: v.Size, Created: v.Created, Mapped: own(v.Head), Origin: v.Origin, Snapshots: []SnapshotInfo{}, Clients: []string{}}
+	i := VolumeInfo{Name: v.Name, ID: v.ID, Size: v.Size, Copies: max(1, v.Copies), Created: v.Created, Mapped: own(v.Head), Origin: v.Origin, Snapshots: []SnapshotInfo{}, Clients: []string{}}
 	for _, s := range v.Snapshots {
 		i.Snapshots = append(i.Snapshots, SnapshotInfo{s.Name, s.Size, s.Created, own(s.Layer)})
 	}

@@ -10,10 +10,22 @@ import (
 // known to be durable: their durability is for settleTail to make sure of.
 func (a *Array) keepTail(found *scanned, durable uint64) {
 	for _, r := range found.accepted {
-		if d := a.devs[r.h.Device]; r.h.LastLSN() > durable {
-			d.tail = append(d.tail, recordRef{seg: r.h.Segment, sector: r.h.Sector, sectors: r.h.TotalSectors()})
+		if r.h.LastLSN() <= durable {
+			continue
 		}
+		var other *device
+		if r.second != nil {
+			other = a.devs[r.second.h.Device]
+			other.tail = append(other.tail, r.second.ref(a.devs[r.h.Device]))
+		}
+		d := a.devs[r.h.Device]
+		d.tail = append(d.tail, r.ref(other))
 	}
+}
+
+// ref refers to the record; other has another copy of it, nil if none has.
+func (r *scannedRecord) ref(other *device) recordRef {
+	return recordRef{seg: r.h.Segment, sector: r.h.Sector, sectors: r.h.TotalSectors(), other: other}
 }
 
 // settleTail makes the recovered tail of the log durable, or has those records
@@ -34,7 +46,7 @@ func (a *Array) settleTail() error {
 		}
 		if !d.writable.Load() {
 			for _, r := range d.tail {
-				d.noteAppended(r.seg, r.sector, r.sectors)
+				d.noteAppended(r)
 			}
 		}
 		d.tail = nil

@@ -24,7 +24,7 @@ func (h *Handle) Trim(off, n int64) error {
 	h.v.gate.RLock()
 	defer h.v.gate.RUnlock()
 	return h.a.lockedRange(h.v, uint64(first), uint64(end-first), func(layer, block, count uint64) error {
-		return h.a.unmap(layer, block, count)
+		return h.a.unmap(layer, h.v.Copies, block, count)
 	})
 }
 
@@ -49,9 +49,9 @@ func (h *Handle) WriteZeroes(off, n int64, noHole bool) error {
 	}
 	return h.a.lockedRange(h.v, uint64(first)/format.BlockSize, uint64(end-first)/format.BlockSize, func(layer, block, count uint64) error {
 		if noHole {
-			return h.a.zero(layer, block, count)
+			return h.a.zero(layer, h.v.Copies, block, count)
 		}
-		return h.a.unmap(layer, block, count)
+		return h.a.unmap(layer, h.v.Copies, block, count)
 	})
 }
 
@@ -70,16 +70,16 @@ func (a *Array) lockedRange(v *volume, block, count uint64, fn func(layer, block
 	return fn(v.Head, block, count)
 }
 
-// unmap logs and makes holes wherever the layer sees something mapped. The
-// caller holds the volume's gate.
-func (a *Array) unmap(layer, block, count uint64) error {
+// unmap logs, in so many copies, and makes holes wherever the layer sees
+// something mapped. The caller holds the volume's gate.
+func (a *Array) unmap(layer uint64, copies int, block, count uint64) error {
 	pages, err := a.blocks.PagesIn(layer, block/blockmap.PageBlocks, (block+count-1)/blockmap.PageBlocks+1, false)
 	if err != nil {
 		return fmt.Errorf("trim: %w", err)
 	}
 	for len(pages) > 0 {
 		n := min(len(pages), pagesPerBatch)
-		if err := a.changePages(format.EntryTrim, layer, block, count, pages[:n], 0); err != nil {
+		if err := a.changePages(format.EntryTrim, layer, copies, block, count, pages[:n], 0); err != nil {
 			return fmt.Errorf("trim: %w", err)
 		}
 		pages = pages[n:]
@@ -88,7 +88,7 @@ func (a *Array) unmap(layer, block, count uint64) error {
 }
 
 // zero logs and maps allocated zeros.
-func (a *Array) zero(layer, block, count uint64) error {
+func (a *Array) zero(layer uint64, copies int, block, count uint64) error {
 	if count > uint64(a.limit.Load()) {
 		return fmt.Errorf("write zeroes: %w: %d blocks, the array has %d", ErrNoSpace, count, a.limit.Load())
 	}
@@ -102,7 +102,7 @@ func (a *Array) zero(layer, block, count uint64) error {
 			n++
 		}
 		next = min(next, end)
-		if err := a.changePages(format.EntryZero, layer, block, next-block, pages[:n], int64(next-block)); err != nil {
+		if err := a.changePages(format.EntryZero, layer, copies, block, next-block, pages[:n], int64(next-block)); err != nil {
 			return fmt.Errorf("write zeroes: %w", err)
 		}
 		block = next
@@ -112,10 +112,10 @@ func (a *Array) zero(layer, block, count uint64) error {
 
 // changePages logs one batch of ranges: the parts of [block, block+count) that
 // lie in pages, which are in order.
-func (a *Array) changePages(kind format.EntryKind, layer, block, count uint64, pages []uint64, add int64) error {
+func (a *Array) changePages(kind format.EntryKind, layer uint64, copies int, block, count uint64, pages []uint64, add int64) error {
 	b := newBatch(classUser)
 	defer b.release()
-	b.add, b.urgent = add, kind == format.EntryTrim
+	b.add, b.urgent, b.copies = add, kind == format.EntryTrim, copies
 	for _, pg := range pages {
 		from, to := max(block, pg*blockmap.PageBlocks), min(block+count, (pg+1)*blockmap.PageBlocks)
 		if n := len(b.changes); n > 0 && b.changes[n-1].block+b.changes[n-1].count == from {

@@ -31,8 +31,11 @@ func (a *Array) VerifyBooks() error {
 				if !e.Own || e.Kind != blockmap.KindData && e.Kind != blockmap.KindZero {
 					continue
 				}
-				used++
-				layers[l.ID]++
+				used += int64(e.Blocks())
+				layers[l.ID] += int64(e.Blocks())
+				if p, q := e.Place[0], e.Place[1]; q != 0 && p.Device() == q.Device() {
+					return fmt.Errorf("books: both copies of block %d of layer %d are on device %d", pg*blockmap.PageBlocks+uint64(e.Off), l.ID, p.Device())
+				}
 				for _, p := range e.Place {
 					if p != 0 {
 						segments[segmentUse{p.Device(), p.Segment()}]++

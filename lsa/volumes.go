@@ -20,12 +20,50 @@ func checkSize(size int64) error {
 	return nil
 }
 
-// CreateVolume makes an empty volume of size bytes.
+// VolumeOptions of CreateVolumeWith. The zero value is what CreateVolume takes.
+type VolumeOptions struct {
+	// Copies of each block, on as many devices: 1 or 2, 0 for 1. Clones have
+	// as many as what they come from.
+	Copies int
+}
+
+func (a *Array) checkCopies(copies int) error {
+	if copies < 0 || copies > 2 {
+		return fmt.Errorf("%w: %d copies, there can be 1 or 2", ErrInvalid, copies)
+	}
+	if copies == 2 && a.members() < 2 {
+		return fmt.Errorf("%w: two copies take two devices, the array has one", ErrInvalid)
+	}
+	return nil
+}
+
+// members counts the devices that belong to the array, absent ones too.
+func (a *Array) members() int {
+	a.super.mu.Lock()
+	defer a.super.mu.Unlock()
+	n := 0
+	for _, row := range a.super.rows {
+		if row.State != format.DeviceGone {
+			n++
+		}
+	}
+	return n
+}
+
+// CreateVolume makes an empty volume of size bytes with one copy of each block.
 func (a *Array) CreateVolume(ctx context.Context, name string, size int64) error {
+	return a.CreateVolumeWith(ctx, name, size, VolumeOptions{})
+}
+
+// CreateVolumeWith makes an empty volume of size bytes.
+func (a *Array) CreateVolumeWith(ctx context.Context, name string, size int64, o VolumeOptions) error {
 	if err := CheckName(name); err != nil {
 		return fmt.Errorf("create volume: %w", err)
 	}
 	if err := checkSize(size); err != nil {
+		return fmt.Errorf("create volume %q: %w", name, err)
+	}
+	if err := a.checkCopies(o.Copies); err != nil {
 		return fmt.Errorf("create volume %q: %w", name, err)
 	}
 	a.admin.Lock()
@@ -34,7 +72,7 @@ func (a *Array) CreateVolume(ctx context.Context, name string, size int64) error
 		return fmt.Errorf("create volume: volume %q %w", name, ErrExists)
 	}
 	id := a.catalog.take(2)
-	return a.change("create volume", adminChange{Op: "create", Volume: name, ID: id, Layer: id + 1, Size: size, Time: time.Now().UTC()})
+	return a.change("create volume", adminChange{Op: "create", Volume: name, ID: id, Layer: id + 1, Size: size, Copies: o.Copies, Time: time.Now().UTC()})
 }
 
 // ResizeVolume grows a volume, or with force shrinks one that no client has
@@ -58,7 +96,7 @@ func (a *Array) ResizeVolume(ctx context.Context, name string, size int64, force
 		if err := a.unused(v, nil); err != nil {
 			return fmt.Errorf("shrink: %w", err)
 		}
-		if err := a.unmap(v.Head, uint64(size)/format.BlockSize, uint64(v.Size-size)/format.BlockSize); err != nil {
+		if err := a.unmap(v.Head, v.Copies, uint64(size)/format.BlockSize, uint64(v.Size-size)/format.BlockSize); err != nil {
 			return fmt.Errorf("shrink volume %q: %w", name, err)
 		}
 	}
@@ -226,7 +264,8 @@ func (a *Array) logChange(ch adminChange) (lsn uint64, err error) {
 	}
 	b := newBatch(classUser)
 	defer b.release()
-	b.urgent = true
+	// The catalogue outlives any one device, whatever the volumes ask for.
+	b.urgent, b.copies = true, 2
 	b.changes = append(b.changes, change{kind: format.EntryAdmin, admin: payload})
 	var applied error
 	b.apply = func() { applied = a.applyAdmin(payload) }

@@ -90,6 +90,7 @@ func (h *Handle) writeBlocks(offs []int64, data [][]byte, errs []error, held uin
 	a, layer := h.a, h.v.Head
 	b := newBatch(classUser)
 	defer b.release()
+	b.copies = h.v.Copies
 	// The checksums must not move while the changes point to them.
 	if need := totalBlocks(data); cap(b.crcs) < need {
 		b.crcs = make([]uint32, 0, need)
@@ -101,7 +102,7 @@ func (h *Handle) writeBlocks(offs []int64, data [][]byte, errs []error, held uin
 		}
 		block := uint64(offs[i]) / format.BlockSize
 		b.addWrite(layer, block, data[i])
-		b.add += int64(len(data[i]) / format.BlockSize)
+		b.add += int64(len(data[i]) / format.BlockSize * max(1, b.copies))
 		mask |= stripeMask(block, uint64(len(data[i])/format.BlockSize))
 	}
 	if len(b.changes) == 0 {
@@ -169,8 +170,8 @@ func (a *Array) unpinAll(pins []pinned) {
 	}
 }
 
-// newBlocks counts the blocks that the batch maps and that count as used in no
-// layer of its own yet.
+// newBlocks counts the blocks, with their copies, that the batch maps and that
+// do not count as used in its layer yet.
 func (a *Array) newBlocks(b *batch) (int64, error) {
 	var n int64
 	var entries [64]blockmap.Entry
@@ -182,8 +183,14 @@ func (a *Array) newBlocks(b *batch) (int64, error) {
 				return 0, err
 			}
 			for j := range part {
-				if e := &part[j]; !e.Own || e.Kind != blockmap.KindData && e.Kind != blockmap.KindZero {
-					n++
+				had := 0
+				if part[j].Own {
+					had = part[j].Blocks()
+				}
+				if c.kind == format.EntryZero {
+					n += int64(max(0, 1-had))
+				} else {
+					n += int64(max(0, max(1, b.copies)-had))
 				}
 			}
 			done += uint64(len(part))

@@ -98,7 +98,7 @@ func (m *Map) Unmap(layer, block uint64, count int, lsn uint64) {
 
 // Move changes the place of a block if the layer itself still has it at from
 // with that LSN, and says whether it did. Descendants that inherit the block
-// see the new place too.
+// see the new place too. It does not bring two copies onto one device.
 func (m *Map) Move(layer, block, lsn uint64, from, to format.Place) bool {
 	k, off := Key{layer, block / PageBlocks}, uint16(block%PageBlocks)
 	s := m.shard(k)
@@ -109,7 +109,7 @@ func (m *Map) Move(layer, block, lsn uint64, from, to format.Place) bool {
 		return false
 	}
 	e := p.get(off)
-	if e == nil || !e.Own || e.Kind != KindData || e.LSN != lsn || (e.Place[0] != from && e.Place[1] != from) {
+	if e == nil || !e.Own || e.LSN != lsn || !e.Has(from) || together(e.Other(from), to) {
 		s.mu.Unlock()
 		return false
 	}
@@ -126,6 +126,9 @@ func (m *Map) Move(layer, block, lsn uint64, from, to format.Place) bool {
 	})
 	return true
 }
+
+// together says whether two places, if both are, lie on one device.
+func together(p, q format.Place) bool { return p != 0 && q != 0 && p.Device() == q.Device() }
 
 func (e *Entry) move(from, to format.Place) {
 	for i := range e.Place {

@@ -47,6 +47,31 @@ type Entry struct {
 	Own   bool // of the layer itself, not of an ancestor
 }
 
+// Blocks is how many blocks of the array's space the entry takes: each copy of
+// data is one.
+func (e *Entry) Blocks() int {
+	switch {
+	case e.Kind == KindZero || e.Kind == KindData && e.Place[1] == 0:
+		return 1
+	case e.Kind == KindData:
+		return 2
+	}
+	return 0
+}
+
+// Has says whether the entry's data lies at p, among others.
+func (e *Entry) Has(p format.Place) bool {
+	return e.Kind == KindData && p != 0 && (e.Place[0] == p || e.Place[1] == p)
+}
+
+// Other returns the place of the copy that is not at p, zero if there is none.
+func (e *Entry) Other(p format.Place) format.Place {
+	if e.Place[0] == p {
+		return e.Place[1]
+	}
+	return e.Place[0]
+}
+
 // Key names a page.
 type Key struct{ Layer, Page uint64 }
 

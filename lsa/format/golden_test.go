@@ -11,7 +11,7 @@ import (
 const testSecret = 0x1122334455667788
 
 var headerFields = []hexfile.Field{
-	{Size: 4, Name: `magic "LSAR"`}, {Size: 2, Name: "version"}, {Size: 2, Name: "flags: 1 again, 2 void"},
+	{Size: 4, Name: `magic "LSAR"`}, {Size: 2, Name: "version"}, {Size: 2, Name: "flags: 1 again, 2 void, 4 two"},
 	{Size: 2, Name: "header length, sectors"}, {Size: 2, Name: "entries"}, {Size: 4, Name: "data blocks"},
 	{Size: 8, Name: "generation of the segment"}, {Size: 2, Name: "device slot"}, {Size: 2, Name: "zero"},
 	{Size: 4, Name: "segment"}, {Size: 4, Name: "first sector, within the segment"}, {Size: 4, Name: "LSNs taken"},
@@ -52,6 +52,8 @@ func goldenRecords() []goldenRecord {
 			[]Entry{{Kind: EntryMove, Layer: 12, Block: 9, Count: 1, OldLSN: 400, From: MakePlace(1, 6, 17), CRCs: crcs[:4]}}},
 		{"admin", "A change of the catalogue.", with(func(h *RecordHeader) { h.Entries, h.LSNs = 1, 1 }),
 			[]Entry{{Kind: EntryAdmin, Payload: []byte(`{"op":"snapshot"}`)}}},
+		{"two", "A block written, of which another device has a copy.", with(func(h *RecordHeader) { h.Flags, h.Blocks, h.Entries, h.LSNs = FlagTwo, 1, 1, 1 }),
+			[]Entry{{Kind: EntryWrite, Layer: 12, Block: 0x123456, Count: 1, CRCs: crcs[:4]}}},
 		{"void", "Five LSNs that were never acknowledged.", with(func(h *RecordHeader) { h.Flags, h.LSNs = FlagVoid, 5 }), nil},
 		{"batch", "A batch of three changes with three LSNs.", with(func(h *RecordHeader) { h.Blocks, h.Entries, h.LSNs = 3, 3, 3 }),
 			[]Entry{{Kind: EntryWrite, Layer: 12, Block: 5, Count: 2, CRCs: crcs}, {Kind: EntryTrim, Layer: 12, Block: 100, Count: 7},

@@ -29,8 +29,11 @@ const (
 	// FlagVoid marks a record without entries which says that the LSNs it
 	// covers were never acknowledged. It wins over any other record of them.
 	FlagVoid
+	// FlagTwo marks a record of which another device was to get a copy: the
+	// same LSNs and entries, its own place. Either alone counts.
+	FlagTwo
 
-	knownFlags = FlagAgain | FlagVoid
+	knownFlags = FlagAgain | FlagVoid | FlagTwo
 )
 
 // RecordHeader is the fixed part of a header.

@@ -34,7 +34,7 @@ func randomEntries(rng *rand.Rand) (entries []Entry, blocks int) {
 
 func randomHeader(rng *rand.Rand, entries, blocks int) RecordHeader {
 	h := RecordHeader{
-		Flags: uint16(rng.IntN(2)), Entries: uint16(entries), Blocks: uint32(blocks), Device: uint16(rng.Uint32()), Segment: rng.Uint32(),
+		Flags: uint16(rng.IntN(2))*FlagAgain | uint16(rng.IntN(2))*FlagTwo, Entries: uint16(entries), Blocks: uint32(blocks), Device: uint16(rng.Uint32()), Segment: rng.Uint32(),
 		Sector: rng.Uint32(), Generation: rng.Uint64(), Epoch: rng.Uint64(), FirstLSN: 1 + rng.Uint64N(1<<60), LSNs: uint32(entries), DurableLSN: rng.Uint64(),
 	}
 	if entries == 0 {
@@ -85,7 +85,7 @@ func TestImplausibleHeaders(t *testing.T) {
 	}{
 		{"magic", func(h *RecordHeader, p []byte) { p[0]++ }},
 		{"version", func(h *RecordHeader, p []byte) { p[4]++ }},
-		{"unknown flag", func(h *RecordHeader, p []byte) { h.Flags = 4 }},
+		{"unknown flag", func(h *RecordHeader, p []byte) { h.Flags = 8 }},
 		{"spare bytes", func(h *RecordHeader, p []byte) { p[len(p)-1]++ }},
 		{"too many blocks", func(h *RecordHeader, p []byte) { h.Blocks = MaxBlocks + 1 }},
 		{"too many entries", func(h *RecordHeader, p []byte) { h.Entries, h.LSNs = MaxEntries+1, MaxEntries+1 }},

@@ -47,7 +47,7 @@ func (r *Run) createVolume(ctx context.Context, rng *rand.Rand) error {
 	}
 	v := newVolume(r.freshName("v"), (1+rng.IntN(mostIslands))*islandBlocks)
 	ok := r.change("create", true, func(c *catalog) { c.volumes[v.name] = volumeState{vol: v, blocks: v.blocks} },
-		func(*op) error { return r.a.CreateVolume(ctx, v.name, volumeBytes(v.blocks)) })
+		func(*op) error { return r.makeVolume(ctx, v) })
 	if !ok {
 		return nil
 	}
