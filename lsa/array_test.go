@@ -17,7 +17,8 @@ func TestModel(t *testing.T) {
 		seeds, steps = 8, 300
 	}
 	for seed := uint64(1); seed <= seeds; seed++ {
-		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) { runModel(t, seed, steps) })
+		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) { runModel(t, seed, steps, 1+int(seed%4), 1) })
+		t.Run(fmt.Sprint("two copies, seed", seed), func(t *testing.T) { runModel(t, seed, steps, 2+int(seed%3), 2) })
 	}
 }
 
@@ -32,10 +33,11 @@ type model struct {
 	next    int
 }
 
-func runModel(t *testing.T, seed uint64, steps int) {
+func runModel(t *testing.T, seed uint64, steps, devices, copies int) {
 	rng := rand.New(rand.NewPCG(seed, 7))
-	m := &model{rig: newRig(t, 1+int(seed%4), 96/(1+int(seed%4))), rng: rng,
+	m := &model{rig: newRig(t, devices, 96*copies/devices), rng: rng,
 		volumes: map[string][]byte{}, snaps: map[string]map[string][]byte{}, handles: map[string]*Handle{}}
+	m.copies = copies
 	m.addVolume("v0", make([]byte, modelSize), true)
 	for i := range steps {
 		what := m.step()
@@ -201,6 +203,9 @@ func fill(p []byte, rng *rand.Rand) {
 
 func (m *model) verify(when string) {
 	m.t.Helper()
+	if err := m.a.VerifyBooks(); err != nil {
+		m.t.Fatalf("%s: %v", when, err)
+	}
 	for name, want := range m.volumes {
 		m.compare(when, name, m.handles[name], want)
 		for s, want := range m.snaps[name] {

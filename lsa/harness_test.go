@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -21,7 +22,12 @@ type rig struct {
 	fs   *vfs.MemFS
 	opts Options
 	a    *Array
+
+	copies int            // of volumes that are made from now on
+	dead   [8]atomic.Bool // devices of which every operation fails
 }
+
+var errDead = errors.New("the device does not answer")
 
 const rigSegment = 256 << 10
 
@@ -31,6 +37,12 @@ func newRig(t testing.TB, devices, segments int) *rig {
 	r := &rig{t: t, fs: vfs.NewCrashableMem()}
 	for i := range devices {
 		r.mems = append(r.mems, blockdev.NewMem(fmt.Sprintf("mem%d", i), format.SegmentsOffset+int64(segments)*rigSegment))
+		r.mems[i].OnOp = func(blockdev.Op) error {
+			if r.dead[i].Load() {
+				return errDead
+			}
+			return nil
+		}
 	}
 	err := Create(context.Background(), CreateOptions{Devices: r.devices(), FS: r.fs, Meta: "meta", SegmentSize: rigSegment})
 	if err != nil {
@@ -107,7 +119,7 @@ func (r *rig) reopen() {
 
 func (r *rig) volume(name string, size int64) *Handle {
 	r.t.Helper()
-	if err := r.a.CreateVolume(context.Background(), name, size); err != nil {
+	if err := r.a.CreateVolumeWith(context.Background(), name, size, VolumeOptions{Copies: r.copies}); err != nil {
 		r.t.Fatal(err)
 	}
 	return r.handle(name)
