@@ -177,7 +177,7 @@ func (b *backend) Volume(name string) (admin.Volume, error) {
 
 func volumeOf(v lsa.VolumeInfo) admin.Volume {
 	out := admin.Volume{
-		Name: v.Name, ID: v.ID, SizeBytes: v.Size, MappedBytes: v.Mapped, Created: v.Created, Origin: v.Origin,
+		Name: v.Name, ID: v.ID, SizeBytes: v.Size, Copies: v.Copies, MappedBytes: v.Mapped, Created: v.Created, Origin: v.Origin,
 		Snapshots: []admin.Snapshot{}, Clients: append([]string{}, v.Clients...),
 	}
 	for _, s := range v.Snapshots {
@@ -187,8 +187,8 @@ func volumeOf(v lsa.VolumeInfo) admin.Volume {
 }
 
 // CreateVolume implements admin.Array.
-func (b *backend) CreateVolume(ctx context.Context, name string, size int64) error {
-	return b.did("created volume "+name, b.server.array.CreateVolume(ctx, name, size))
+func (b *backend) CreateVolume(ctx context.Context, name string, size int64, copies int) error {
+	return b.did("created volume "+name, b.server.array.CreateVolumeWith(ctx, name, size, lsa.VolumeOptions{Copies: copies}))
 }
 
 // ResizeVolume implements admin.Array.

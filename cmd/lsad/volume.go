@@ -62,11 +62,13 @@ func splitSnapshot(s string) (volume, snapshot string, err error) {
 }
 
 func volumeCreate(t *target) *cobra.Command {
-	return &cobra.Command{
+	var copies int
+	cmd := &cobra.Command{
 		Use:   "create NAME SIZE",
 		Short: "Make an empty volume",
-		Long:  "Make an empty volume. It is thin: it takes space only for what is written to it, so that sizes may add up to more than the array has.",
+		Long:  "Make an empty volume. It is thin: it takes space only for what is written to it, so that sizes may add up to more than the array has. With --copies 2 each block lies on two devices, and the volume outlives the loss of any one.",
 		Example: `  lsad volume create web 20GiB
+  lsad volume create mail 20GiB --copies 2
   lsad volume create scratch 2T --json`,
 		Args: takes("NAME", "SIZE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -78,10 +80,12 @@ func volumeCreate(t *target) *cobra.Command {
 				return err
 			}
 			return t.change(cmd, fmt.Sprintf("created volume %s of %v", args[0], n), func(ctx context.Context, c *admin.Client) (admin.Volume, error) {
-				return c.CreateVolume(ctx, args[0], int64(n))
+				return c.CreateVolume(ctx, args[0], int64(n), copies)
 			})
 		},
 	}
+	cmd.Flags().IntVar(&copies, "copies", 1, "of each block, on different devices: 1 or 2")
+	return cmd
 }
 
 func volumeList(t *target) *cobra.Command {
@@ -107,11 +111,11 @@ func volumeList(t *target) *cobra.Command {
 }
 
 func printVolumes(cmd *cobra.Command, all []admin.Volume) error {
-	out := newTable(cmd.OutOrStdout(), "NAME", "SIZE", "MAPPED", "CREATED", "ORIGIN", "CLIENTS")
+	out := newTable(cmd.OutOrStdout(), "NAME", "SIZE", "COPIES", "MAPPED", "CREATED", "ORIGIN", "CLIENTS")
 	for _, v := range all {
-		out.row(v.Name, size(v.SizeBytes), size(v.MappedBytes), date(v.Created), orDash(v.Origin), strconv.Itoa(len(v.Clients)))
+		out.row(v.Name, size(v.SizeBytes), strconv.Itoa(v.Copies), size(v.MappedBytes), date(v.Created), orDash(v.Origin), strconv.Itoa(len(v.Clients)))
 		for _, s := range v.Snapshots {
-			out.row(v.Name+"@"+s.Name, size(s.SizeBytes), size(s.OwnBytes), date(s.Created), "-", "-")
+			out.row(v.Name+"@"+s.Name, size(s.SizeBytes), strconv.Itoa(v.Copies), size(s.OwnBytes), date(s.Created), "-", "-")
 		}
 	}
 	return out.flush()
@@ -142,6 +146,7 @@ func printVolume(cmd *cobra.Command, v admin.Volume) error {
 	out := newTable(cmd.OutOrStdout())
 	out.row("Name:", v.Name)
 	out.row("Size:", fmt.Sprintf("%s (%d bytes)", size(v.SizeBytes), v.SizeBytes))
+	out.row("Copies:", strconv.Itoa(v.Copies))
 	out.row("Mapped:", fmt.Sprintf("%s (%d bytes)", size(v.MappedBytes), v.MappedBytes))
 	out.row("Created:", date(v.Created))
 	out.row("Origin:", orDash(v.Origin))

@@ -14,7 +14,8 @@ type Array interface {
 	Devices() []Device
 	Connections() []Connection
 
-	CreateVolume(ctx context.Context, name string, size int64) error
+	// CreateVolume makes a volume of size bytes; copies of each block are 1 or 2, 0 for 1.
+	CreateVolume(ctx context.Context, name string, size int64, copies int) error
 	ResizeVolume(ctx context.Context, name string, size int64, force bool) error
 	RenameVolume(ctx context.Context, from, to string) error
 	// DeleteVolume deletes a volume with its snapshots, or one snapshot ("VOLUME@SNAPSHOT").

@@ -146,9 +146,9 @@ func (c *Client) Volume(ctx context.Context, name string) (Volume, error) {
 	return get[Volume](ctx, c, volumePath(name))
 }
 
-// CreateVolume makes a volume of size bytes.
-func (c *Client) CreateVolume(ctx context.Context, name string, size int64) (Volume, error) {
-	return post[Volume](ctx, c, "/v1/volumes", CreateVolume{name, size})
+// CreateVolume makes a volume of size bytes with so many copies of each block.
+func (c *Client) CreateVolume(ctx context.Context, name string, size int64, copies int) (Volume, error) {
+	return post[Volume](ctx, c, "/v1/volumes", CreateVolume{name, size, copies})
 }
 
 // ResizeVolume changes the size, in bytes.

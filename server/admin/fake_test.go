@@ -51,13 +51,13 @@ func (f *fakeArray) Volume(name string) (Volume, error) {
 	return Volume{}, Errorf(CodeNotFound, "volume %s: not found", name)
 }
 
-func (f *fakeArray) CreateVolume(_ context.Context, name string, size int64) error {
+func (f *fakeArray) CreateVolume(_ context.Context, name string, size int64, copies int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.find(name) >= 0 {
 		return Errorf(CodeExists, "volume %s: exists", name)
 	}
-	f.volumes = append(f.volumes, Volume{Name: name, SizeBytes: size, Created: time.Unix(1, 0).UTC()})
+	f.volumes = append(f.volumes, Volume{Name: name, SizeBytes: size, Copies: copies, Created: time.Unix(1, 0).UTC()})
 	return nil
 }
 
@@ -101,7 +101,7 @@ func (f *fakeArray) Snapshot(_ context.Context, volume, snapshot string) error {
 }
 
 func (f *fakeArray) Clone(ctx context.Context, volume, snapshot, name string) error {
-	if err := f.CreateVolume(ctx, name, 1); err != nil {
+	if err := f.CreateVolume(ctx, name, 1, 1); err != nil {
 		return err
 	}
 	f.mu.Lock()

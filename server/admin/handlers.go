@@ -91,7 +91,7 @@ func (s *Server) createVolume(r *http.Request) (any, error) {
 	if err := decode(r, &q); err != nil {
 		return nil, err
 	}
-	if err := s.cfg.Array.CreateVolume(r.Context(), q.Name, q.SizeBytes); err != nil {
+	if err := s.cfg.Array.CreateVolume(r.Context(), q.Name, q.SizeBytes, q.Copies); err != nil {
 		return nil, err
 	}
 	return s.cfg.Array.Volume(q.Name)

@@ -44,7 +44,7 @@ func TestVolumeLife(t *testing.T) {
 		}
 		return v
 	}
-	if v := check(c.CreateVolume(ctx, "a", 4096)); v.Name != "a" || v.SizeBytes != 4096 {
+	if v := check(c.CreateVolume(ctx, "a", 4096, 2)); v.Name != "a" || v.SizeBytes != 4096 || v.Copies != 2 {
 		t.Errorf("created %+v", v)
 	}
 	if v := check(c.ResizeVolume(ctx, "a", 8192, false)); v.SizeBytes != 8192 {
@@ -78,7 +78,7 @@ func TestVolumeLife(t *testing.T) {
 func TestErrorsKeepTheirCode(t *testing.T) {
 	c := start(t, &fakeArray{})
 	ctx := t.Context()
-	if _, err := c.CreateVolume(ctx, "a", 4096); err != nil {
+	if _, err := c.CreateVolume(ctx, "a", 4096, 1); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
@@ -88,7 +88,7 @@ func TestErrorsKeepTheirCode(t *testing.T) {
 		text string
 	}{
 		{"missing", func() error { _, err := c.Volume(ctx, "none"); return err }, CodeNotFound, "volume none: not found"},
-		{"twice", func() error { _, err := c.CreateVolume(ctx, "a", 1); return err }, CodeExists, "exists"},
+		{"twice", func() error { _, err := c.CreateVolume(ctx, "a", 1, 1); return err }, CodeExists, "exists"},
 		{"busy", func() error { return c.DeleteVolume(ctx, "busy") }, CodeInUse, "10.0.0.1"},
 		{"bare", func() error { return c.DeleteVolume(ctx, "broken") }, CodeInternal, "a bare error"},
 		{"odd name", func() error { _, err := c.Volume(ctx, "a/../b?c%2f"); return err }, CodeNotFound, "a/../b?c%2f"},

@@ -79,6 +79,7 @@ type Volume struct {
 	Name        string     `json:"name"`
 	ID          uint64     `json:"id"`
 	SizeBytes   int64      `json:"size_bytes"`
+	Copies      int        `json:"copies"`       // of each block
 	MappedBytes int64      `json:"mapped_bytes"` // what the volume itself maps and no snapshot shares
 	Created     time.Time  `json:"created"`
 	Origin      string     `json:"origin,omitempty"` // "VOLUME@SNAPSHOT" that it is a clone of
@@ -112,6 +113,7 @@ type Connection struct {
 type CreateVolume struct {
 	Name      string `json:"name"`
 	SizeBytes int64  `json:"size_bytes"`
+	Copies    int    `json:"copies,omitempty"` // of each block: 1 or 2, 0 for 1
 }
 
 // ResizeVolume asks for another size. Force allows a smaller one, which loses what lies beyond it.
