@@ -75,15 +75,14 @@ func (d *device) restSectors(class int) int64 {
 // devicesToCome fails if too few of the devices that the batch may go to can
 // ever have room for it: the others' room does not help. append.mu is held.
 func (a *Array) devicesToCome(b *batch) error {
-	want := 1
-	if b.copies == 2 && !b.urgent {
-		want = min(2, a.writableDevices())
-	} else if b.avoid == 0 {
+	if !a.twoCopies.Load() {
 		return nil
 	}
-	kept := deviceReserve
+	want, kept := 1, deviceReserve
 	if b.urgent {
 		kept = 0
+	} else if b.copies == 2 {
+		want = min(2, a.writableDevices())
 	}
 	n := 0
 	for _, d := range a.devs {

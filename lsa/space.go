@@ -151,7 +151,7 @@ func (a *Array) roomToCome(b *batch) error {
 		} else {
 			unused += d.unused()
 		}
-		preparing = preparing || d.preparable() > 0
+		preparing = preparing || d.preparable() > 0 && len(d.prepared) < a.wantPrepared()
 		collectable += d.collectable()
 		emptied += d.emptied()
 		canMove = canMove || a.hasRoom(d, classMoved, d.segSectors()/4, true)
@@ -262,6 +262,9 @@ func (a *Array) window(d *device) int {
 	return 8 + int(2*a.opts.CheckpointBytes/d.segBytes)/len(a.devs)
 }
 
+// wantPrepared is how many segments of a device are kept prepared.
+func (a *Array) wantPrepared() int { return 2 + (reserve+len(a.devs))/len(a.devs) }
+
 // prepareSegments keeps some segments of each device allocated, so that
 // opening one needs no I/O and writing to it cannot run out of room.
 func (a *Array) prepareSegments() {
@@ -269,7 +272,7 @@ func (a *Array) prepareSegments() {
 		if d == nil || !d.writable.Load() {
 			continue
 		}
-		want := 2 + (reserve+len(a.devs))/len(a.devs)
+		want := a.wantPrepared()
 		for {
 			seg, ok := a.nextToPrepare(d, want)
 			if !ok {
