@@ -24,7 +24,9 @@ type Array struct {
 	readers   readers
 	readOnly  bool         // nothing is written: degraded, or only inspected
 	ballast   *ballast     // nil if read-only
-	degraded  bool         // a device is missing
+	degraded  bool         // a device is missing, and the log may lack what it had
+	missing   int          // devices that are, not counting those given up
+	goesOn    bool         // without the missing one, and never again with it
 	twoCopies atomic.Bool  // there are, or were, volumes with two copies
 	limit     atomic.Int64 // blocks that may be in use
 	recovery  RecoveryReport

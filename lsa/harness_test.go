@@ -25,6 +25,7 @@ type rig struct {
 
 	copies int            // of volumes that are made from now on
 	dead   [8]atomic.Bool // devices of which every operation fails
+	away   [8]bool        // devices that are not there when the array is opened
 }
 
 var errDead = errors.New("the device does not answer")
@@ -60,8 +61,10 @@ func newRig(t testing.TB, devices, segments int) *rig {
 
 func (r *rig) devices() []blockdev.Device {
 	var all []blockdev.Device
-	for _, m := range r.mems {
-		all = append(all, m)
+	for i, m := range r.mems {
+		if !r.away[i] {
+			all = append(all, m)
+		}
 	}
 	return all
 }

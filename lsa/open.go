@@ -16,7 +16,16 @@ import (
 // the devices over: the caller closes them after Close.
 func Open(ctx context.Context, o Options) (*Array, error) {
 	a := newArray(o)
-	if err := a.recover(ctx); err != nil {
+	err := a.recover(ctx)
+	if err == nil && a.canGoOn() {
+		// What it takes was to be seen first, with nothing written.
+		if err = a.dismiss(); err == nil {
+			a = newArray(o)
+			a.goesOn = true
+			err = a.recover(ctx)
+		}
+	}
+	if err != nil {
 		if a.db != nil {
 			err = errors.Join(err, a.db.Close())
 		}
@@ -117,7 +126,7 @@ func (a *Array) adoptDevice(dev blockdev.Device, s, newest *format.Superblock) e
 		if a.devs[slot] != nil {
 			return fmt.Errorf("device %s: %w: %s has the same identity; one is a copy of the other", dev.Name(), ErrForeignDevice, a.devs[slot].dev.Name())
 		}
-		if row.State == format.DeviceGone || row.State == format.DeviceInService && s.Epoch < newest.Epoch && newest.Served {
+		if row.State == format.DeviceGone || row.State == format.DeviceLost || row.State == format.DeviceInService && s.Epoch < newest.Epoch && newest.Served {
 			return fmt.Errorf("device %s: %w: the array was used without it since (its epoch is %d, the array's %d)", dev.Name(), ErrStaleDevice, s.Epoch, newest.Epoch)
 		}
 		if n := segmentsOf(dev, d.segBytes); n < int64(row.Segments) {
@@ -141,10 +150,16 @@ func (a *Array) checkMissing() (string, error) {
 		if row.State == format.DeviceGone {
 			continue
 		}
-		if !a.opts.Degraded {
-			return "", fmt.Errorf("%w: the one of slot %d, identity %v; give it, or open degraded (read-only)", ErrMissingDevice, slot, row.ID)
+		a.degraded = true
+		if row.State == format.DeviceLost {
+			continue // going on without it was begun
 		}
-		a.readOnly, a.degraded = true, true
+		if !a.opts.Degraded {
+			return "", fmt.Errorf("%w: the one of slot %d, identity %v; give it, or open degraded", ErrMissingDevice, slot, row.ID)
+		}
+		if a.missing++; !a.goesOn {
+			a.readOnly = true
+		}
 	}
 	return fmt.Sprintf("%d of %d devices, epoch %d", present, len(a.super.rows), a.super.epoch), nil
 }

@@ -33,7 +33,7 @@ type Options struct {
 	FS       vfs.FS            // of the metadata store
 	Meta     string            // its directory
 	MapCache int64             // bytes, 0 for DefaultMapCache
-	Degraded bool              // open, read-only, without missing devices
+	Degraded bool              // open without missing devices: see canGoOn; else read-only
 	Logger   *slog.Logger      // nil discards
 	Events   Events            // nil if nobody collects
 

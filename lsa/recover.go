@@ -178,6 +178,9 @@ func (a *Array) settle() (string, error) {
 	if a.readOnly {
 		return "degraded: read-only, nothing is written", nil
 	}
+	if err := a.giveUpMissing(); err != nil {
+		return "", err
+	}
 	if err := a.settleTail(); err != nil {
 		return "", err
 	}
@@ -197,6 +200,11 @@ func (a *Array) raiseEpoch() (string, error) {
 		s.epoch++
 	}
 	s.cut, s.served, s.clean, s.boot = a.committed.Load(), false, false, a.opts.BootID
+	for i := range s.rows {
+		if s.rows[i].State == format.DeviceLost { // the checkpoint has what is left
+			s.rows[i].State = format.DeviceGone
+		}
+	}
 	s.mu.Unlock()
 	// Twice: a device that still has the old epoch is stale only if another
 	// says that all had the new one.

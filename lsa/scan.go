@@ -190,7 +190,7 @@ func (a *Array) orderAndCut(found *scanned) (string, error) {
 		if r.h.FirstLSN > next {
 			if next <= durable && !planted(ruleGapIsDamage) {
 				gap := fmt.Sprintf("LSN %d to %d are missing, and everything up to %d was durable", next, r.h.FirstLSN-1, durable)
-				if !a.readOnly {
+				if !a.readOnly && !a.degraded {
 					return "", fmt.Errorf("%w: %s", ErrGap, gap)
 				}
 				a.recovery.Gaps = append(a.recovery.Gaps, gap)
@@ -218,7 +218,7 @@ func (a *Array) orderAndCut(found *scanned) (string, error) {
 	}
 	if next <= durable && !planted(ruleGapIsDamage) {
 		gap := fmt.Sprintf("it ends at LSN %d, and everything up to %d was durable", next-1, durable)
-		if !a.readOnly {
+		if !a.readOnly && !a.degraded {
 			return "", fmt.Errorf("%w: %s", ErrGap, gap)
 		}
 		a.recovery.Gaps = append(a.recovery.Gaps, gap)

@@ -73,6 +73,9 @@ func (a *Array) Devices() []DeviceInfo {
 	var all []DeviceInfo
 	for slot, row := range rows {
 		i := DeviceInfo{Slot: slot, ID: row.ID.String(), State: "absent", Segments: int(row.Segments)}
+		if row.State == format.DeviceGone {
+			i.State = row.State.String()
+		}
 		if d := a.devs[slot]; d != nil {
 			i.Name, i.Size, i.Unused = d.dev.Name(), d.dev.Size(), d.unused()
 			if i.State = row.State.String(); row.State == format.DeviceInService && !d.writable.Load() {

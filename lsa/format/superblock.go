@@ -51,6 +51,9 @@ const (
 	DeviceReadOnly DeviceState = 1
 	// DeviceGone: removed, or absent when others went on without it.
 	DeviceGone DeviceState = 2
+	// DeviceLost: about to be gone. The others may still have a log of which
+	// parts were on it.
+	DeviceLost DeviceState = 3
 )
 
 func (s DeviceState) String() string {
@@ -61,6 +64,8 @@ func (s DeviceState) String() string {
 		return "read-only"
 	case DeviceGone:
 		return "gone"
+	case DeviceLost:
+		return "lost"
 	}
 	return "unknown"
 }
@@ -158,7 +163,7 @@ func DecodeSuperblock(p []byte) (*Superblock, error) {
 	for i := range int(n) {
 		row := p[superFixed+i*deviceRowSize:]
 		d := DeviceRow{ID: UUID(row[:16]), Segments: le.Uint32(row[16:]), State: DeviceState(row[20])}
-		if d.State > DeviceGone {
+		if d.State > DeviceLost {
 			return nil, invalid("superblock with device %d in unknown state %d", i, d.State)
 		}
 		s.Devices = append(s.Devices, d)
