@@ -52,7 +52,7 @@ func (c *checker) checkEntry(k blockmap.Key, e *blockmap.Entry) {
 		return
 	}
 	if p, q := e.Place[0], e.Place[1]; q != 0 && p.Device() == q.Device() {
-		c.add("map", where, "both copies are on device %d", p.Device())
+		c.add("map", where(), "both copies are on device %d", p.Device())
 	}
 	for i, p := range e.Place {
 		if p == 0 && i > 0 {

@@ -93,7 +93,12 @@ func (a *Array) devicesToCome(b *batch) error {
 		if d.hostFull { // only what still has its room counts
 			unused = len(d.prepared) + d.warm
 		}
-		if unused > kept || d.collectable() > 0 {
+		// A collection cannot wait for itself, and takes room on its device.
+		gain := d.emptied()
+		if b.class != classMoved && a.hasRoom(d, classMoved, d.segSectors()/4, true) {
+			gain = d.collectable()
+		}
+		if unused > kept || gain > 0 {
 			n++
 		}
 	}

@@ -151,7 +151,7 @@ func (a *Array) roomToCome(b *batch) error {
 		} else {
 			unused += d.unused()
 		}
-		preparing = preparing || d.preparable() > 0 && len(d.prepared) < a.wantPrepared()
+		preparing = preparing || d.preparable() > 0 && a.wantsPrepared(d)
 		collectable += d.collectable()
 		emptied += d.emptied()
 		canMove = canMove || a.hasRoom(d, classMoved, d.segSectors()/4, true)
@@ -262,8 +262,12 @@ func (a *Array) window(d *device) int {
 	return 8 + int(2*a.opts.CheckpointBytes/d.segBytes)/len(a.devs)
 }
 
-// wantPrepared is how many segments of a device are kept prepared.
-func (a *Array) wantPrepared() int { return 2 + (reserve+len(a.devs))/len(a.devs) }
+// wantsPrepared says whether another segment of the device is to be prepared:
+// some are kept, and more where other devices have none to give, since writers
+// wait until more than the reserve is prepared. append.mu is held.
+func (a *Array) wantsPrepared(d *device) bool {
+	return len(d.prepared) < 2+(reserve+len(a.devs))/len(a.devs) || a.preparedSegments() <= reserve
+}
 
 // prepareSegments keeps some segments of each device allocated, so that
 // opening one needs no I/O and writing to it cannot run out of room.
@@ -272,9 +276,8 @@ func (a *Array) prepareSegments() {
 		if d == nil || !d.writable.Load() {
 			continue
 		}
-		want := a.wantPrepared()
 		for {
-			seg, ok := a.nextToPrepare(d, want)
+			seg, ok := a.nextToPrepare(d)
 			if !ok {
 				break
 			}
@@ -296,12 +299,10 @@ func (a *Array) prepareSegments() {
 	a.wakeWriters()
 }
 
-func (a *Array) nextToPrepare(d *device, want int) (uint32, bool) {
+func (a *Array) nextToPrepare(d *device) (uint32, bool) {
 	a.append.mu.Lock()
 	defer a.append.mu.Unlock()
-	// More than that where other devices have none to give: writers wait until
-	// more than the reserve is prepared.
-	if len(d.prepared) >= want && a.preparedSegments() > reserve || len(d.ready) == 0 {
+	if !a.wantsPrepared(d) || len(d.ready) == 0 {
 		return 0, false
 	}
 	pick := 0
