@@ -1,0 +1,46 @@
+package main
+
+import (
+	"context"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"lsad/tools/explore/crash"
+)
+
+// TestExplore looks for violations with a fresh seed for a while: a few seconds, or
+// a minute with LSAD_TEST=full. `make soak` goes on for 200,000 states.
+func TestExplore(t *testing.T) {
+	s := crash.Search{Seed: rand.Uint64() >> 16, Time: 4 * time.Second, Workers: 2 * runtime.GOMAXPROCS(0)}
+	if os.Getenv("LSAD_TEST") == "full" {
+		s.Time = time.Minute
+	}
+	r := s.Run(context.Background())
+	t.Logf("seeds from %d on: %v in %v", r.Seed, r.Totals, r.Took.Round(time.Millisecond))
+	for _, v := range r.Violations {
+		t.Errorf("go run ./tools/explore -runs 1 -parallel 1 -seed %d\n%v", v.Seed, v)
+	}
+	if r.Totals.States == 0 {
+		t.Error("no state was checked")
+	}
+}
+
+// TestSameSeed: a seed draws the same array and the same workload again.
+func TestSameSeed(t *testing.T) {
+	var first crash.Totals
+	for i := range 2 {
+		s := crash.Search{Seed: 42, Runs: 1, Workers: 1, Config: crash.Config{Writers: 1, Lives: 1}}
+		r := s.Run(context.Background())
+		if len(r.Violations) > 0 {
+			t.Fatal(r.Violations[0])
+		}
+		if i == 0 {
+			first = r.Totals
+		} else if r.Totals.Acknowledged != first.Acknowledged || r.Totals.AdminChanges != first.AdminChanges {
+			t.Errorf("%d changes and %d administrative ones, then %d and %d", first.Acknowledged, first.AdminChanges, r.Totals.Acknowledged, r.Totals.AdminChanges)
+		}
+	}
+}
