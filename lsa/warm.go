@@ -57,7 +57,11 @@ func (a *Array) discardCold(now time.Time) {
 }
 
 // coldSegments returns segments to discard, and keeps others from using them.
+// No checkpoint is under way while it picks them: one that has chosen a segment
+// to be made ready makes it so whatever happened to it meanwhile.
 func (a *Array) coldSegments(d *device, now time.Time) []uint32 {
+	a.checkpoint.mu.Lock()
+	defer a.checkpoint.mu.Unlock()
 	a.append.mu.Lock()
 	defer a.append.mu.Unlock()
 	if d.hostFull && !a.ballast.full.Load() {
