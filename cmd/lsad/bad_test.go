@@ -266,7 +266,7 @@ func TestCheckFindsDamagedData(t *testing.T) {
 		t.Error("the damage was not counted")
 	}
 	p.stop()
-	if log := p.stderr.String(); !strings.Contains(log, "a request failed") || !strings.Contains(log, "export=vol0") || !strings.Contains(log, "lsad-data/d0") {
+	if log := p.stderr(); !strings.Contains(log, "a request failed") || !strings.Contains(log, "export=vol0") || !strings.Contains(log, "lsad-data/d0") {
 		t.Error("the log does not name the volume and the device")
 	}
 }

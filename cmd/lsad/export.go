@@ -61,21 +61,37 @@ func (e *export) WriteZeroes(off, n int64, noHole bool) error {
 // Flush implements nbd.Export.
 func (e *export) Flush() error { return e.note("flush", e.Handle.Flush()) }
 
-// ioLog logs errors of requests, one a second at most: a failing disk has thousands.
+// ioLog logs errors of requests, one a second at most: a failing disk has thousands. A full array, which may say so for
+// hours, does not hide other errors.
 type ioLog struct {
-	log        *slog.Logger
-	next       atomic.Int64 // not before this time, in ns
-	suppressed atomic.Int64
+	log           *slog.Logger
+	full, failing limiter
 }
 
 func (l *ioLog) failed(op, export, client string, err error) {
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ESHUTDOWN) {
 		return // the client's own fault, or the end
 	}
-	now, next := time.Now().UnixNano(), l.next.Load()
-	if now < next || !l.next.CompareAndSwap(next, now+int64(time.Second)) {
-		l.suppressed.Add(1)
-		return
+	of := &l.failing
+	if errors.Is(err, syscall.ENOSPC) {
+		of = &l.full
 	}
-	l.log.Error("a request failed", "request", op, "export", export, "client", client, "error", err, "more_since_last", l.suppressed.Swap(0))
+	if more, ok := of.allow(time.Now()); ok {
+		l.log.Error("a request failed", "request", op, "export", export, "client", client, "error", err, "more_since_last", more)
+	}
+}
+
+// limiter lets one event a second pass and counts the others.
+type limiter struct {
+	next       atomic.Int64 // not before this time, in ns
+	suppressed atomic.Int64
+}
+
+func (l *limiter) allow(now time.Time) (suppressed int64, ok bool) {
+	at, next := now.UnixNano(), l.next.Load()
+	if at < next || !l.next.CompareAndSwap(next, at+int64(time.Second)) {
+		l.suppressed.Add(1)
+		return 0, false
+	}
+	return l.suppressed.Swap(0), true
 }

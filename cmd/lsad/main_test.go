@@ -34,7 +34,7 @@ func testMain(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	lsadBinary = filepath.Join(dir, "lsad")
-	build := exec.Command("go", "build", "-o", lsadBinary, ".")
+	build := exec.Command("go", "build", raceFlag, "-o", lsadBinary, ".")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "build lsad:", err)
@@ -137,8 +137,7 @@ type process struct {
 	t      *testing.T
 	cmd    *exec.Cmd
 	dir    string // its working directory
-	stdout bytes.Buffer
-	stderr bytes.Buffer
+	logs   string // the directory with what it prints, in files: there it is as soon as it was printed
 	notify *net.UnixConn
 	done   chan struct{}
 }
@@ -154,13 +153,13 @@ func serveIn(t *testing.T, dir string, args ...string) *process {
 // launch starts a server process with a socket for its notifications.
 func launch(t *testing.T, dir string, env []string, cmd *exec.Cmd) *process {
 	t.Helper()
-	p := &process{t: t, cmd: cmd, dir: dir, done: make(chan struct{})}
-	socket := filepath.Join(t.TempDir(), "notify")
+	p := &process{t: t, cmd: cmd, dir: dir, logs: t.TempDir(), done: make(chan struct{})}
+	socket := filepath.Join(p.logs, "notify")
 	var err error
 	if p.notify, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"}); err != nil {
 		t.Fatal(err)
 	}
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &p.stdout, &p.stderr
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, p.create("stdout"), p.create("stderr")
 	cmd.Env = append(append(os.Environ(), "NOTIFY_SOCKET="+socket), env...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -173,10 +172,31 @@ func launch(t *testing.T, dir string, env []string, cmd *exec.Cmd) *process {
 	t.Cleanup(func() {
 		p.kill()
 		if t.Failed() {
-			t.Logf("server log:\n%s", p.stderr.String())
+			t.Logf("server log:\n%s", p.stderr())
 		}
 	})
 	return p
+}
+
+func (p *process) create(name string) *os.File {
+	p.t.Helper()
+	f, err := os.Create(filepath.Join(p.logs, name))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func (p *process) stdout() string { return p.printed("stdout") }
+func (p *process) stderr() string { return p.printed("stderr") }
+
+func (p *process) printed(name string) string {
+	text, err := os.ReadFile(filepath.Join(p.logs, name))
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
 }
 
 // waitNotify waits for a notification with the line.
@@ -188,7 +208,7 @@ func (p *process) waitNotify(line string) {
 		n, err := p.notify.Read(buf)
 		if err != nil {
 			p.kill()
-			p.t.Fatalf("no %s from the server: %v\n%s", line, err, p.stderr.String())
+			p.t.Fatalf("no %s from the server: %v\n%s", line, err, p.stderr())
 		}
 		for got := range strings.Lines(string(buf[:n])) {
 			if strings.TrimSpace(got) == line {
@@ -214,10 +234,10 @@ func (p *process) stop() {
 	case <-p.done:
 	case <-time.After(30 * time.Second):
 		p.kill()
-		p.t.Fatalf("the server did not stop:\n%s", p.stderr.String())
+		p.t.Fatalf("the server did not stop:\n%s", p.stderr())
 	}
 	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
-		p.t.Fatalf("the server stopped with code %d:\n%s", code, p.stderr.String())
+		p.t.Fatalf("the server stopped with code %d:\n%s", code, p.stderr())
 	}
 }
 

@@ -83,7 +83,7 @@ func lsadEnv(t *testing.T, dir string, env []string, files []*os.File) result {
 	case <-time.After(30 * time.Second):
 		p.kill()
 	}
-	return result{p.stdout.String(), p.stderr.String(), cmd.ProcessState.ExitCode()}
+	return result{p.stdout(), p.stderr(), cmd.ProcessState.ExitCode()}
 }
 
 func TestWatchdog(t *testing.T) {
@@ -182,8 +182,8 @@ func TestTLS(t *testing.T) {
 		t.Errorf("a client without a certificate got in: %s", out)
 	}
 	httpsOnly(t, s.Listen.HTTP[0], pool, filepath.Join(dir, "pki"))
-	if !strings.Contains(p.stdout.String(), "nbds://localhost:"+port) || !strings.Contains(p.stdout.String(), "https://") {
-		t.Errorf("what it prints has no TLS:\n%s", p.stdout.String())
+	if !strings.Contains(p.stdout(), "nbds://localhost:"+port) || !strings.Contains(p.stdout(), "https://") {
+		t.Errorf("what it prints has no TLS:\n%s", p.stdout())
 	}
 	p.stop()
 }

@@ -43,7 +43,7 @@ func TestDefaults(t *testing.T) {
 	if v.SizeBytes != 10<<30 {
 		t.Errorf("vol0 has %d bytes", v.SizeBytes)
 	}
-	for _, command := range printedCommands(t, p.stdout.String()) {
+	for _, command := range printedCommands(t, p.stdout()) {
 		if strings.HasPrefix(command, "sudo nbd-client") {
 			continue // needs the kernel's driver; tools/guest runs it
 		}

@@ -1,0 +1,6 @@
+//go:build race
+
+package main
+
+// raceFlag has the program under test built as the tests are.
+const raceFlag = "-race=true"
