@@ -38,6 +38,7 @@ type Array struct {
 		current *device    // takes user data now
 		pair    [2]*device // take user data of two copies now
 		stretch int64      // bytes until another device's turn
+		clock   float64    // the turn of the device that was chosen last
 		space   *sync.Cond
 		closed  bool
 		full    atomic.Bool // somebody waits for the queue or for room
@@ -114,6 +115,7 @@ func (a *Array) account(layer uint64, e *blockmap.Entry, n int) {
 			if d := a.devs[p.Device()]; d != nil {
 				s := &d.segs[p.Segment()]
 				s.live.Store(s.live.Load() + uint32(n))
+				d.live.Add(int64(n))
 				s.dirty.Store(true)
 			}
 		}

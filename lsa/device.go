@@ -78,10 +78,13 @@ type device struct {
 	ready    []uint32 // segReady, to be allocated
 	prepared []uint32 // segReady and allocated: can be opened without I/O
 	free     int      // how many are segFree
+	turn     float64  // see Array.sooner
 	hostFull bool     // the file system below had no room
 	warm     int      // segments that are free or ready and allocated
 
 	busy atomic.Int32 // collections under way
+
+	live atomic.Int64 // blocks that the map has on it
 
 	// writable is false once the device is out of service.
 	writable atomic.Bool

@@ -267,6 +267,7 @@ func (a *Array) loadSegments() error {
 		s.state, s.class, s.used, s.damaged = r.state, r.class, r.used, r.damaged
 		s.generation, s.firstLSN, s.maxLSN = r.generation, r.firstLSN, r.maxLSN
 		s.live.Store(r.live)
+		d.live.Add(int64(r.live))
 		return nil
 	})
 }

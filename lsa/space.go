@@ -75,7 +75,7 @@ func (a *Array) admit(b *batch) error {
 }
 
 // pickDevice returns the device whose turn it is, if it has the room: the same
-// for a stretch, then the emptiest that is not being collected.
+// for a stretch, then the next.
 func (a *Array) pickDevice(b *batch, need uint32) *device {
 	l := &a.append
 	if d := b.prefer; d != nil && d.writable.Load() && a.hasRoom(d, b.class, need, b.urgent) {
@@ -89,21 +89,32 @@ func (a *Array) pickDevice(b *batch, need uint32) *device {
 		if d == nil || !d.writable.Load() || !b.mayUse(d) || !a.hasRoom(d, b.class, need, b.urgent) {
 			continue
 		}
-		if best == nil || better(d, best) {
+		if best == nil || a.sooner(d, best) {
 			best = d
 		}
 	}
 	if best != nil && b.class == classUser {
 		l.current, l.stretch = best, stretchBytes
+		l.clock = max(l.clock, best.turn)
+		best.turn = l.clock + 1/best.freeBlocks()
 	}
 	return best
 }
 
-func better(d, than *device) bool {
+// sooner orders the devices that take user data: those that collect last, the
+// others in turn. A device with twice the free space has twice as many turns.
+// Going by the unused segments instead would send everything to the device
+// that has just collected, and bring the turns of all of them together.
+func (a *Array) sooner(d, than *device) bool {
 	if idle := d.busy.Load() == 0; idle != (than.busy.Load() == 0) {
 		return idle
 	}
-	return d.unused() > than.unused()
+	return max(d.turn, a.append.clock) < max(than.turn, a.append.clock)
+}
+
+// freeBlocks is the room that is not live, collected or not; at least 1.
+func (d *device) freeBlocks() float64 {
+	return float64(max(1, int64(len(d.segs))*d.segBlocks()-d.live.Load()))
 }
 
 // hasRoom says whether so many sectors can go to the device now. They fit into
