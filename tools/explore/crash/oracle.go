@@ -17,6 +17,34 @@ type observation struct {
 	snaps   map[*snapshot][]tag
 }
 
+// same says how another observation differs.
+func (o *observation) same(x *observation) error {
+	for name, v := range o.catalog.volumes {
+		w, ok := x.catalog.volumes[name]
+		if !ok || len(w.snaps) != len(v.snaps) || w.blocks != v.blocks {
+			return fmt.Errorf("volume %s has changed", name)
+		}
+		if i := differs(o.tags[v.vol], x.tags[w.vol]); i >= 0 {
+			return fmt.Errorf("volume %s, cell %d: write %d became %d", name, i, o.tags[v.vol][i], x.tags[w.vol][i])
+		}
+		for n, s := range v.snaps {
+			if i := differs(o.snaps[s], x.snaps[w.snaps[n]]); i >= 0 {
+				return fmt.Errorf("snapshot %s@%s has changed in cell %d", name, s.name, i)
+			}
+		}
+	}
+	return nil
+}
+
+func differs(a, b []tag) int {
+	for i := range a {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return -1
+}
+
 // sighting is a cell as a state shows it: one of these versions.
 type sighting struct {
 	vol      *volume

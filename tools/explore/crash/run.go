@@ -26,8 +26,20 @@ type Config struct {
 	Writers int          // goroutines of the workload; 0 draws 1 to 4
 	Lives   int          // of a run; 0 draws
 	Logger  *slog.Logger // of the arrays; nil discards
-	Limit   time.Duration
+	Focus   Focus
+	Limit   time.Duration // a run that does nothing to its devices for so long is stuck; 0 for 30 s
 }
+
+// Focus has something happen more often than it does by default.
+type Focus int
+
+// What can be had more often.
+const (
+	Everything  Focus = iota
+	Faults            // devices that fail
+	Damage            // flipped bits
+	Collections       // collections, each with a checkpoint
+)
 
 // Violation is a broken promise, with what it takes to see it again.
 type Violation struct {
@@ -50,7 +62,8 @@ type Run struct {
 	site  *site
 	a     *lsa.Array
 
-	clock atomic.Int64
+	clock    atomic.Int64
+	progress atomic.Int64 // operations of devices
 
 	admin sync.Mutex // one administrative change at a time
 	// The model. mu guards the slices; what they point to is guarded as
@@ -84,23 +97,29 @@ func Explore(ctx context.Context, cfg Config, stats *Stats) error {
 	r := &Run{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0)), stats: stats, spaceWanted: make(chan struct{}, 1)}
 	limit := cfg.Limit
 	if limit == 0 {
-		limit = 60 * time.Second
+		limit = 30 * time.Second
 	}
 	done := make(chan error, 1)
 	go func() {
 		defer r.catch()
 		done <- r.run(ctx)
 	}()
-	select {
-	case err := <-done:
-		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-			return nil
+	for last := int64(-1); ; {
+		select {
+		case err := <-done:
+			if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+				return nil
+			}
+			return err
+		case <-time.After(limit):
 		}
-		return err
-	case <-time.After(limit):
-		buf := make([]byte, 1<<20)
-		status, _ := json.Marshal(r.a.Status())
-		return r.violated("watchdog", fmt.Errorf("stuck for %v, host full %v, faulted %v, %s:\n%s", limit, r.hostFull, r.faulted.Load(), status, buf[:runtime.Stack(buf, true)]))
+		now := r.progress.Load()
+		if now == last {
+			buf := make([]byte, 1<<20)
+			status, _ := json.Marshal(r.a.Status())
+			return r.violated("watchdog", fmt.Errorf("stuck for %v, host full %v, faulted %v, %s:\n%s", limit, r.hostFull, r.faulted.Load(), status, buf[:runtime.Stack(buf, true)]))
+		}
+		last = now
 	}
 }
 
@@ -165,7 +184,7 @@ func (r *Run) create(ctx context.Context) error {
 	r.options = lsa.Options{
 		CheckpointEvery: -1,
 		CheckpointBytes: []int64{256 << 10, 512 << 10, 4 << 20}[r.rng.IntN(3)],
-		MapCache:        []int64{64 << 10, 1 << 20}[r.rng.IntN(2)],
+		MapCache:        []int64{256 << 10, 1 << 20}[r.rng.IntN(2)],
 		Logger:          r.cfg.Logger,
 	}
 	if r.a, err = r.open(ctx, r.site); err != nil {
@@ -284,7 +303,7 @@ func (i *instant) String() string {
 // checkDamaged checks a state whose medium was damaged as well: the array may
 // refuse to open, and reads may fail; what it returns must be right.
 func (r *Run) checkDamaged(ctx context.Context, instants []*instant) error {
-	if r.rng.IntN(2) == 0 {
+	if r.rng.IntN(2) == 0 && r.cfg.Focus != Damage {
 		return nil
 	}
 	from := instants[r.rng.IntN(len(instants))]
@@ -355,6 +374,11 @@ func (r *Run) checkState(ctx context.Context, i *instant, goOn bool) error {
 		return err
 	}
 	r.stats.add(i)
+	if i.depth < 3 && r.rng.IntN(5) == 0 {
+		if err := r.checkSettled(ctx, s, seen); err != nil {
+			return err
+		}
+	}
 	for _, sub := range again {
 		if err := r.checkState(ctx, sub, false); err != nil {
 			return fmt.Errorf("%v: %w", sub, err)
@@ -366,6 +390,28 @@ func (r *Run) checkState(ctx context.Context, i *instant, goOn bool) error {
 	s.base, s.depth = nil, 1
 	r.goOn(s, a, seen)
 	return nil
+}
+
+// checkSettled: what an array holds when it has recovered is durable, whatever
+// it was before.
+func (r *Run) checkSettled(ctx context.Context, at *site, seen *observation) error {
+	i := at.copy("nothing, recovery being over", true)
+	i.power = at.base.power
+	s := r.newSite(i.mems, i.fs, i.boot, i.depth+1)
+	s.base = i
+	a, err := r.open(ctx, s)
+	if err != nil {
+		return fmt.Errorf("loss of power just after recovery: open: %w", err)
+	}
+	now, err := r.check(a, i)
+	if err == nil {
+		err = seen.same(now)
+	}
+	if err != nil {
+		return fmt.Errorf("loss of power just after recovery: %w", err)
+	}
+	r.stats.add(i)
+	return a.Close()
 }
 
 // goOn makes what was seen the model of the next life.
@@ -418,6 +464,9 @@ func (r *Run) planFault(span int64) {
 	}
 	r.failed = nil
 	roll := r.rng.IntN(100)
+	if r.cfg.Focus == Faults {
+		roll /= 4
+	}
 	switch {
 	case roll < 20 && len(inService) > 1:
 		f := &fault{slot: inService[r.rng.IntN(len(inService))], kind: blockdev.OpSync, times: 1 + r.rng.IntN(3), err: errInjected, after: r.site.count.Load() + r.rng.Int64N(span)}

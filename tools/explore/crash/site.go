@@ -113,6 +113,9 @@ func (s *site) take() []*instant {
 }
 
 func (s *site) onDevice(slot int, op blockdev.Op) error {
+	if op.Kind != blockdev.OpAllocate { // what fails for want of room is tried again and again
+		s.r.progress.Add(1)
+	}
 	if op.Kind == blockdev.OpRead || op.Kind == blockdev.OpTryRead {
 		s.dawdle()
 		return nil
@@ -159,6 +162,7 @@ func (s *site) failing(slot int, n int64, kind blockdev.OpKind, landed bool) err
 	}
 	if f.hits++; f.hits == 1 {
 		f.first = s.r.clock.Add(1)
+		s.plan[s.count.Load()+1+s.rng.Int64N(8)] = 3 // before the array has coped with it, or just then
 		s.r.faulted.Store(true)
 	}
 	return f.err

@@ -74,7 +74,11 @@ func (r *Run) expect(what string, err error, room bool) {
 }
 
 func (w *worker) step() {
-	if roll := w.rng.IntN(200); roll < 176 {
+	roll := w.rng.IntN(200)
+	if w.cfg.Focus == Collections && w.rng.IntN(6) == 0 {
+		w.collect(w.ctx, w.rng)
+		w.checkpoint()
+	} else if roll < 176 {
 		w.dataStep(roll)
 	} else {
 		w.arrayStep(roll)
@@ -191,7 +195,30 @@ func (w *worker) writeRanges(v *volume, ranges []cellRange) bool {
 	v.h.WriteBatch(offs, data, errs)
 	err := errors.Join(errs...)
 	w.expect("write", err, true)
+	if err != nil {
+		o.failed = true
+		for _, e := range ranges {
+			w.settleFailed(v, e)
+		}
+	}
 	return w.end(o, err)
+}
+
+// settleFailed sees what a write that failed did. Where it did nothing, that is
+// for good, as if what was there before had been written again.
+func (w *worker) settleFailed(v *volume, e cellRange) {
+	p := make([]byte, (e.to-e.from)*cellSize)
+	o := &op{kind: "failure", inv: w.clock.Add(1)}
+	if v.h.ReadAt(p, offset(e.from)) != nil {
+		return // a device may have failed for good
+	}
+	for c := e.from; c < e.to; c++ {
+		versions := v.cells[c]
+		if t, err := readCell(p[(c-e.from)*cellSize:][:cellSize], c); err == nil && versions[len(versions)-1].tag != t {
+			v.cells[c] = append(versions, version{o, t})
+		}
+	}
+	o.ack = w.clock.Add(1)
 }
 
 func (w *worker) trim(v *volume) {
@@ -336,8 +363,11 @@ func (r *Run) collector(ctx context.Context, stop chan struct{}, rng *rand.Rand)
 func (r *Run) collect(ctx context.Context, rng *rand.Rand) {
 	r.collecting.Add(1)
 	defer r.collecting.Add(-1)
-	slots := rng.Perm(len(r.site.mems))
-	for _, slot := range slots {
+	devices := r.a.Devices()
+	for _, slot := range rng.Perm(len(r.site.mems)) {
+		if devices[slot].State != "in service" {
+			continue // it would give no room
+		}
 		victim, least := -1, 1<<30
 		r.a.Segments(slot, func(s lsa.SegmentInfo) bool {
 			if s.State == "sealed" && !s.Damaged && s.Live > 0 && s.Live < min(least, s.Capacity*9/10) {
