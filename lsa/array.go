@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -32,16 +33,18 @@ type Array struct {
 	recovery  RecoveryReport
 
 	append struct {
-		mu      sync.Mutex
-		nextLSN uint64
-		tail    uint64     // of the queue: batches reserved so far
-		current *device    // takes user data now
-		pair    [2]*device // take user data of two copies now
-		stretch int64      // bytes until another device's turn
-		clock   float64    // the turn of the device that was chosen last
-		space   *sync.Cond
-		closed  bool
-		full    atomic.Bool // somebody waits for the queue or for room
+		mu         sync.Mutex
+		nextLSN    uint64
+		tail       uint64     // of the queue: batches reserved so far
+		current    *device    // takes user data now
+		pair       [2]*device // take user data of two copies now
+		stretch    int64      // bytes until another device's turn
+		clock      float64    // the turn of the device that was chosen last
+		roomAt     time.Time  // when a segment was prepared last
+		cannotMove bool       // since then a collection failed for want of room
+		space      *sync.Cond
+		closed     bool
+		full       atomic.Bool // somebody waits for the queue or for room
 	}
 	commit struct {
 		mu   sync.Mutex

@@ -74,13 +74,14 @@ type device struct {
 	segs     []segment
 
 	// Guarded by Array.append.mu.
-	streams  [classCount]stream
-	ready    []uint32 // segReady, to be allocated
-	prepared []uint32 // segReady and allocated: can be opened without I/O
-	free     int      // how many are segFree
-	turn     float64  // see Array.sooner
-	hostFull bool     // the file system below had no room
-	warm     int      // segments that are free or ready and allocated
+	streams   [classCount]stream
+	ready     []uint32 // segReady, to be allocated
+	prepared  []uint32 // segReady and allocated: can be opened without I/O
+	preparing int      // between ready and prepared
+	free      int      // how many are segFree
+	turn      float64  // see Array.sooner
+	hostFull  bool     // the file system below had no room
+	warm      int      // segments that are free or ready and allocated
 
 	busy atomic.Int32 // collections under way
 
@@ -125,7 +126,7 @@ func (d *device) holds(p format.Place, count int) bool {
 }
 
 // unused segments, ready ones included. append.mu is held.
-func (d *device) unused() int { return d.free + len(d.ready) + len(d.prepared) }
+func (d *device) unused() int { return d.free + len(d.ready) + d.preparing + len(d.prepared) }
 
 func (d *device) setState(seg uint32, s segmentState) {
 	d.segs[seg].state = s

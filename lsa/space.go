@@ -17,6 +17,7 @@ const (
 	lowShare     = 0.05
 	nothingToWin = 0.97 // segments with more live blocks are not worth collecting
 	slowestMiB   = 40 * time.Millisecond
+	patience     = 10 * time.Second // of a writer, while no segment becomes available at all
 )
 
 // capacity returns how many blocks the array may hold.
@@ -42,7 +43,7 @@ func (a *Array) waitForRoom(b *batch) (to [2]*device, err error) {
 	if err := a.admit(b); err != nil {
 		return to, err
 	}
-	for {
+	for begin := time.Now(); ; {
 		if a.append.closed {
 			return to, fmt.Errorf("write: array %w", ErrClosed)
 		}
@@ -55,7 +56,14 @@ func (a *Array) waitForRoom(b *batch) (to [2]*device, err error) {
 				return to, nil
 			}
 			if err := a.roomToCome(b); err != nil {
+				a.noteCannotMove(b)
 				return to, err
+			}
+			if a.append.roomAt.Before(begin) && time.Since(begin) > patience {
+				return to, fmt.Errorf("write: %w: no room was made for %v", ErrNoSpace, patience)
+			}
+			if a.append.roomAt.After(begin) {
+				begin = a.append.roomAt
 			}
 		}
 		a.append.full.Store(true)
@@ -169,7 +177,7 @@ func (a *Array) roomToCome(b *batch) error {
 	}
 	// Collecting makes room only if there is some to begin with, and a
 	// collection cannot wait for itself.
-	if !canMove || b.class == classMoved {
+	if !canMove || a.append.cannotMove || b.class == classMoved {
 		collectable = emptied
 	}
 	switch {
@@ -187,6 +195,15 @@ func (a *Array) roomToCome(b *batch) error {
 		return nil
 	}
 	return fmt.Errorf("write: %w: nothing is left to collect", ErrNoSpace)
+}
+
+// noteCannotMove: a collection had no room for what it moves, so no writer need
+// wait for one until a segment becomes available. append.mu is held.
+func (a *Array) noteCannotMove(b *batch) {
+	if b.class == classMoved && !a.append.cannotMove {
+		a.append.cannotMove = true
+		a.append.space.Broadcast()
+	}
 }
 
 // preparable counts the ready segments that can be prepared: all, or while
@@ -294,11 +311,13 @@ func (a *Array) prepareSegments() {
 			}
 			err := a.allocate(d, seg)
 			a.append.mu.Lock()
+			d.preparing--
 			if d.hostFull = err != nil; err != nil {
 				d.ready = append(d.ready, seg)
 			} else {
 				d.segs[seg].allocated = true
 				d.prepared = append(d.prepared, seg)
+				a.append.roomAt, a.append.cannotMove = time.Now(), false
 			}
 			a.append.mu.Unlock()
 			if err != nil {
@@ -325,6 +344,7 @@ func (a *Array) nextToPrepare(d *device) (uint32, bool) {
 	}
 	seg := d.ready[pick]
 	d.ready = append(d.ready[:pick], d.ready[pick+1:]...)
+	d.preparing++
 	return seg, true
 }
 
