@@ -59,11 +59,11 @@ func (a *Array) waitForRoom(b *batch) (to [2]*device, err error) {
 				a.noteCannotMove(b)
 				return to, err
 			}
-			if a.append.roomAt.Before(begin) && time.Since(begin) > patience {
-				return to, fmt.Errorf("write: %w: no room was made for %v", ErrNoSpace, patience)
-			}
 			if a.append.roomAt.After(begin) {
 				begin = a.append.roomAt
+			} else if time.Since(begin) > patience {
+				a.noteCannotMove(b)
+				return to, fmt.Errorf("write: %w: no room was made for %v", ErrNoSpace, patience)
 			}
 		}
 		a.append.full.Store(true)
