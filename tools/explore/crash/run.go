@@ -78,6 +78,7 @@ type Run struct {
 	lastTag   atomic.Uint64
 	names     int
 
+	background                sync.WaitGroup // checkpoints that a read holds up
 	checkpointing, collecting atomic.Int32
 	didMaintenance            atomic.Bool
 	faulted                   atomic.Bool // since the array was opened

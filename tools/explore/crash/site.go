@@ -77,6 +77,8 @@ type site struct {
 	fault  *fault
 	jitter bool
 	taken  []*instant
+
+	duringRead func(slot int, off int64)
 }
 
 func (r *Run) newSite(mems []*blockdev.Mem, fs *vfs.MemFS, boot format.UUID, depth int) *site {
@@ -118,6 +120,7 @@ func (s *site) onDevice(slot int, op blockdev.Op) error {
 	}
 	if op.Kind == blockdev.OpRead || op.Kind == blockdev.OpTryRead {
 		s.dawdle()
+		s.heldUp(slot, op.Off)
 		return nil
 	}
 	n := s.count.Add(1)
@@ -182,6 +185,23 @@ func (s *site) dawdle() {
 	case roll < 25:
 		runtime.Gosched()
 	}
+}
+
+// heldUp calls, once, what is to happen while a read is under way.
+func (s *site) heldUp(slot int, off int64) {
+	s.mu.Lock()
+	fn := s.duringRead
+	s.duringRead = nil
+	s.mu.Unlock()
+	if fn != nil {
+		fn(slot, off)
+	}
+}
+
+func (s *site) setDuringRead(fn func(slot int, off int64)) {
+	s.mu.Lock()
+	s.duringRead = fn
+	s.mu.Unlock()
 }
 
 // crashPoint makes the copies that are planned for the n-th change.

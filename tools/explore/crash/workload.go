@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"lsad/lsa"
+	"lsad/lsa/format"
 )
 
 // worker is one client of the array.
@@ -42,6 +43,7 @@ func (r *Run) workload(ctx context.Context, steps int) {
 		})
 	}
 	wg.Wait()
+	r.background.Wait()
 	close(stop)
 	collector.Wait()
 }
@@ -279,6 +281,10 @@ func (w *worker) read(v *volume) {
 		defer v.units.unlock(ranges)
 	}
 	p := make([]byte, (e.to-e.from)*cellSize)
+	if !locked && w.rng.IntN(w.slowReads()) == 0 {
+		w.site.setDuringRead(func(slot int, off int64) { w.reuse(v, slot, off) })
+		defer w.site.setDuringRead(nil)
+	}
 	if err := v.h.ReadAt(p, offset(e.from)); err != nil {
 		w.report(fmt.Errorf("read failed: %w", err))
 		return
@@ -297,6 +303,67 @@ func (w *worker) read(v *volume) {
 			w.report(fmt.Errorf("read of %s, cell %d: write %d, want the last of%s", v.name, c, t, s.history()))
 			return
 		}
+	}
+}
+
+// slowReads: one in so many unlocked reads is slow.
+func (w *worker) slowReads() int {
+	if w.cfg.Focus == Collections {
+		return 2
+	}
+	return 20
+}
+
+// reuse does all it can to have the segment at off, which a read is about to
+// look at, emptied and used again. The array must not let it happen: then a
+// checkpoint waits for the read, and this gives up.
+func (w *worker) reuse(v *volume, slot int, off int64) {
+	if off < format.SegmentsOffset {
+		return
+	}
+	seg := uint32((off - format.SegmentsOffset) / w.segment)
+	if w.segmentState(slot, seg) != "sealed" {
+		return
+	}
+	if _, err := w.a.Collect(w.ctx, slot, seg, nil); err != nil {
+		return
+	}
+	used := false
+	for range 40 {
+		if !w.checkpointSoon() {
+			return
+		}
+		for range 4 {
+			w.writeLarge(v)
+		}
+		state := w.segmentState(slot, seg)
+		if used && state == "sealed" {
+			return
+		}
+		used = used || state == "open" || state == "free" || state == "ready"
+	}
+}
+
+func (w *worker) segmentState(slot int, seg uint32) (state string) {
+	w.a.Segments(slot, func(s lsa.SegmentInfo) bool {
+		state = s.State
+		return s.Segment != seg
+	})
+	return state
+}
+
+// checkpointSoon says whether a checkpoint ends in a while.
+func (w *worker) checkpointSoon() bool {
+	done := make(chan struct{})
+	w.background.Go(func() {
+		w.checkpoint()
+		close(done)
+	})
+	select {
+	case <-done:
+		return true
+	case <-time.After(50 * time.Millisecond):
+		return false
 	}
 }
 
