@@ -51,7 +51,7 @@ func openAdvice(err error) string {
 	case errors.Is(err, lsa.ErrForeignDevice), errors.Is(err, lsa.ErrNotArray):
 		return "; see with lsad dump which devices belong together, and name them with --device"
 	case errors.Is(err, lsa.ErrMissingDevice):
-		return "; name it with --device; if it is lost, --degraded opens the array read-only without it"
+		return "; name it with --device; if it is lost, --degraded opens the array without it"
 	case errors.Is(err, lsa.ErrGap), errors.Is(err, lsa.ErrDamaged):
 		return "; lsad check says what is damaged"
 	}

@@ -6,6 +6,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -241,16 +243,19 @@ func TestCheckFindsDamagedData(t *testing.T) {
 	if !strings.Contains(out, "256 blocks (1.0 MiB) verified") || !strings.Contains(out, "nothing is wrong") {
 		t.Errorf("check of a sound array: %s", out)
 	}
-	// The data follows the header of the second record; the first created the volume.
-	record := mustJSON[[]recordLine](t, dir, "dump", "--segment=0/0")[1]
-	off := int64(format.SegmentsOffset) + int64(record.Sector+8)*format.SectorSize + 70000
+	device, off := lastDataBlock(t, dir)
 	if tree(t, dir) != before {
 		t.Error("check or dump changed something")
 	}
-	edit(t, filepath.Join(dir, "lsad-data/d0"), off, func(p []byte) { p[0] ^= 0x40 })
+	edit(t, device, off, func(p []byte) { p[100] ^= 0x40 })
 	r := lsad(t, dir, "check")
 	if r.code != 1 || !strings.Contains(r.stdout, "volume vol0 at byte") || !strings.Contains(r.stdout, "problems: 1") {
 		t.Errorf("check of a damaged array: %+v", r)
+	}
+	at := regexp.MustCompile(`at byte (\d+)`).FindStringSubmatch(r.stdout)[1]
+	half := "0 512k" // the one without the damage
+	if n, err := strconv.Atoi(at); err != nil || n < 512<<10 {
+		half = "512k 512k"
 	}
 	report := lsad(t, dir, "check", "--json")
 	if report.code != 1 || !strings.Contains(report.stdout, `"kind": "data"`) {
@@ -261,14 +266,31 @@ func TestCheckFindsDamagedData(t *testing.T) {
 	if out, err := sh(t, dir, "qemu-io -r -f raw -c 'read 0 1M' "+uri("vol0")+" 2>&1"); err == nil && !strings.Contains(out, "Input/output error") {
 		t.Errorf("reading damaged data: %s", out)
 	}
-	mustSh(t, dir, "qemu-io -r -f raw -c 'read -P 5 512k 512k' "+uri("vol0"))
+	mustSh(t, dir, "qemu-io -r -f raw -c 'read -P 5 "+half+"' "+uri("vol0"))
 	if body := get(t, "http://"+p.status().Listen.HTTP[0]+"/metrics"); strings.Contains(body, "lsad_checksum_errors_total 0\n") {
 		t.Error("the damage was not counted")
 	}
 	p.stop()
-	if log := p.stderr(); !strings.Contains(log, "a request failed") || !strings.Contains(log, "export=vol0") || !strings.Contains(log, "lsad-data/d0") {
+	if log := p.stderr(); !strings.Contains(log, "a request failed") || !strings.Contains(log, "export=vol0") || !strings.Contains(log, "lsad-data/"+filepath.Base(device)) {
 		t.Error("the log does not name the volume and the device")
 	}
+}
+
+// lastDataBlock finds a block of data on the devices of a stopped array: the file, and the offset in it.
+func lastDataBlock(t *testing.T, dir string) (path string, off int64) {
+	t.Helper()
+	for _, s := range mustJSON[[]segmentLine](t, dir, "dump", "--segments") {
+		for _, r := range mustJSON[[]recordLine](t, dir, "dump", fmt.Sprintf("--segment=%d/%d", s.Slot, s.Segment)) {
+			if r.Blocks > 0 {
+				path = filepath.Join(dir, "lsad-data", fmt.Sprintf("d%d", s.Slot))
+				off = format.SegmentsOffset + int64(s.Segment)<<20 + int64(r.Sector+r.Sectors)*format.SectorSize - format.BlockSize
+			}
+		}
+	}
+	if path == "" {
+		t.Fatal("there is no data on the devices")
+	}
+	return path, off
 }
 
 func TestDegraded(t *testing.T) {
@@ -277,14 +299,18 @@ func TestDegraded(t *testing.T) {
 	p := serveIn(t, dir, small...)
 	mustSh(t, dir, "qemu-io -f raw -c 'write -P 5 0 64k' "+uri("vol0"))
 	p.stop()
+	slot := 2 // one without the data
+	if path, _ := lastDataBlock(t, dir); filepath.Base(path) == "d2" {
+		slot = 1
+	}
 	away := filepath.Join(dir, "away")
-	d2 := filepath.Join(dir, "lsad-data/d2")
-	if err := os.Rename(d2, away); err != nil {
+	lost := filepath.Join(dir, fmt.Sprintf("lsad-data/d%d", slot))
+	if err := os.Rename(lost, away); err != nil {
 		t.Fatal(err)
 	}
 	p = serveIn(t, dir, append(again, "--degraded")...)
 	s := p.status()
-	if s.State != "degraded" || s.Devices[2].InService || s.Devices[2].State != "absent" {
+	if s.State != "degraded" || s.Devices[slot].InService || s.Devices[slot].State != "absent" {
 		t.Errorf("status: %+v", s)
 	}
 	if out := mustSh(t, dir, "nbdinfo "+uri("vol0")); !strings.Contains(out, "is_read_only: true") {
@@ -298,13 +324,40 @@ func TestDegraded(t *testing.T) {
 		t.Errorf("/healthz of a degraded array: %s", out)
 	}
 	p.stop()
-	if err := os.Rename(away, d2); err != nil {
+	if err := os.Rename(away, lost); err != nil {
 		t.Fatal(err)
 	}
 	p = serveIn(t, dir, again...)
 	if s := p.status(); s.State != "serving" {
 		t.Errorf("with the device back: %+v", s)
 	}
+	p.stop()
+}
+
+// TestTwoCopiesOutliveADevice loses a device for good.
+func TestTwoCopiesOutliveADevice(t *testing.T) {
+	needTool(t, "qemu-io")
+	dir := t.TempDir()
+	p := serveIn(t, dir, small...)
+	must(t, dir, "volume", "create", "safe", "16MiB", "--copies=2")
+	mustSh(t, dir, "qemu-io -f raw -c 'write -P 5 0 8M' "+uri("safe"))
+	p.stop()
+	away, d1 := filepath.Join(dir, "away"), filepath.Join(dir, "lsad-data/d1")
+	if err := os.Rename(d1, away); err != nil {
+		t.Fatal(err)
+	}
+	p = serveIn(t, dir, append(again, "--degraded")...)
+	mustSh(t, dir, "qemu-io -f raw -c 'read -P 5 0 8M' -c 'write -P 6 0 4M' -c flush "+uri("safe"))
+	p.stop()
+	if err := os.Rename(away, d1); err != nil {
+		t.Fatal(err)
+	}
+	checkFailure(t, lsad(t, dir, "serve", "--http=none"), 1, []string{"d1", "stale"})
+	if err := os.Remove(d1); err != nil {
+		t.Fatal(err)
+	}
+	p = serveIn(t, dir, append(again, "--degraded")...)
+	mustSh(t, dir, "qemu-io -r -f raw -c 'read -P 6 0 4M' -c 'read -P 5 4M 4M' "+uri("safe"))
 	p.stop()
 }
 

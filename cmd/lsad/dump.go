@@ -260,8 +260,8 @@ func (d *dumper) records(dev blockdev.Device, super *format.Superblock, seg uint
 		return printJSON(d.cmd, all)
 	}
 	for _, l := range all {
-		fmt.Fprintf(d.out, "sector %d: LSN %d..%d, epoch %d, generation %d, durable %d, %d blocks%s\n",
-			l.Sector, l.FirstLSN, l.LastLSN, l.Epoch, l.Generation, l.DurableLSN, l.Blocks, l.Flags)
+		fmt.Fprintf(d.out, "sector %d, %d sectors: LSN %d..%d, epoch %d, generation %d, durable %d, %d blocks%s\n",
+			l.Sector, l.Sectors, l.FirstLSN, l.LastLSN, l.Epoch, l.Generation, l.DurableLSN, l.Blocks, l.Flags)
 		for _, e := range l.Entries {
 			if _, err := fmt.Fprintf(d.out, "  %s\n", e); err != nil {
 				return err

@@ -16,6 +16,7 @@ type recordOnDisk struct {
 // recordLine is a record for people and programs.
 type recordLine struct {
 	Sector     uint32   `json:"sector"`
+	Sectors    uint32   `json:"sectors"` // header and blocks
 	Generation uint64   `json:"generation"`
 	Epoch      uint64   `json:"epoch"`
 	FirstLSN   uint64   `json:"first_lsn"`
@@ -29,7 +30,7 @@ type recordLine struct {
 func (r *recordOnDisk) line() (recordLine, error) {
 	h := &r.header
 	l := recordLine{
-		Sector: h.Sector, Generation: h.Generation, Epoch: h.Epoch, FirstLSN: h.FirstLSN, LastLSN: h.LastLSN(),
+		Sector: h.Sector, Sectors: h.TotalSectors(), Generation: h.Generation, Epoch: h.Epoch, FirstLSN: h.FirstLSN, LastLSN: h.LastLSN(),
 		DurableLSN: h.DurableLSN, Blocks: h.Blocks,
 	}
 	if h.Flags&format.FlagAgain != 0 {
