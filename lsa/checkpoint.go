@@ -59,7 +59,10 @@ func (a *Array) Checkpoint(ctx context.Context) error {
 func (a *Array) takeCut() (*cut, error) {
 	a.commit.mu.Lock()
 	defer a.commit.mu.Unlock()
-	c := &cut{lsn: a.committed.Load(), pages: a.blocks.Begin(), batch: a.db.NewBatch()}
+	c := &cut{lsn: a.committed.Load(), pages: a.blocks.Begin()}
+	// Pages take about half as many bytes in the store as in memory. Left to grow by doubling, the batch would
+	// leave as much garbage behind as it has.
+	c.batch = a.db.NewBatchWithSize(1<<16 + int(a.blocks.Stats().Flushing)/2)
 	a.append.mu.Lock()
 	c.logged = a.logBytes.Load()
 	for _, d := range a.devs {

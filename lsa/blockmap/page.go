@@ -16,9 +16,11 @@ type page struct {
 	ref     atomic.Bool   // looked up since the clock's hand went by
 }
 
+// What the cache counts, in bytes. Pages grow with what is written, so a quarter is added for what the allocator's
+// size classes and the gaps between pages take: the budget is memory of the process.
 const (
-	entryBytes = 32
-	pageBytes  = 192 // the struct, its map slot, its ring slot
+	entryBytes = 32 + 8
+	pageBytes  = 192 + 48 // the struct, its map slot, its ring slot
 )
 
 func (p *page) bytes() int64 { return int64(cap(p.entries))*entryBytes + pageBytes }
