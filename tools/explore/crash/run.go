@@ -27,6 +27,7 @@ type Config struct {
 	Lives   int          // of a run; 0 draws
 	Logger  *slog.Logger // of the arrays; nil discards
 	Focus   Focus
+	Copies  bool          // also volumes with two copies
 	Limit   time.Duration // a run that does nothing to its devices for so long is stuck; 0 for 30 s
 }
 
