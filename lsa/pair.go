@@ -49,7 +49,7 @@ func (a *Array) pickPair(b *batch, need uint32) (to [2]*device) {
 		return [2]*device{}
 	}
 	if b.class == classUser {
-		l.pair, l.stretch = to, stretchBytes
+		l.pair, l.stretch = to, a.stretchBytes()
 	}
 	return to
 }

@@ -3,8 +3,8 @@ package lsa
 import "lsad/lsa/format"
 
 // stretchBytes go to one device before it is another's turn, so that a flush
-// has few devices to sync.
-const stretchBytes = 4 << 20
+// has few devices to sync. Of small segments it is a few.
+func (a *Array) stretchBytes() int64 { return min(4<<20, 4*int64(a.super.segmentSize)) }
 
 // reserve gives the batch its LSNs and places. On return the batch is in the
 // queue and must be written or voided: everything behind it waits.

@@ -102,7 +102,7 @@ func (a *Array) pickDevice(b *batch, need uint32) *device {
 		}
 	}
 	if best != nil && b.class == classUser {
-		l.current, l.stretch = best, stretchBytes
+		l.current, l.stretch = best, a.stretchBytes()
 		l.clock = max(l.clock, best.turn)
 		best.turn = l.clock + 1/best.freeBlocks()
 	}
