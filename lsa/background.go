@@ -69,7 +69,7 @@ func (a *Array) windowLow() bool {
 	a.append.mu.Lock()
 	defer a.append.mu.Unlock()
 	for _, d := range a.devs {
-		if d != nil && d.writable.Load() && d.free > 0 && len(d.ready)+len(d.prepared) < a.window(d)/2 {
+		if d != nil && d.writable.Load() && d.free > len(d.ready)+len(d.prepared) && len(d.ready)+len(d.prepared) < a.window(d)/2 {
 			return true
 		}
 	}

@@ -206,7 +206,7 @@ func (a *Array) openSegment(d *device, s *stream, class int) {
 	d.setState(seg, segOpen)
 	*s = stream{open: true, seg: seg}
 	kick(a.work.prepare)
-	if len(d.ready)+len(d.prepared) < a.window(d)/2 && d.free > 0 {
+	if n := len(d.ready) + len(d.prepared); n < a.window(d)/2 && d.free > n {
 		kick(a.work.checkpoint)
 	}
 	if a.opts.Events != nil {

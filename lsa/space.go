@@ -14,7 +14,7 @@ import (
 const (
 	reserve      = 3
 	fullShare    = 0.95
-	lowShare     = 0.05
+	lowShare     = 0.02
 	nothingToWin = 0.97 // segments with more live blocks are not worth collecting
 	slowestMiB   = 40 * time.Millisecond
 	patience     = 10 * time.Second // of a writer, while no segment becomes available at all
