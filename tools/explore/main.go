@@ -36,6 +36,7 @@ func main() {
 	flag.IntVar(&o.Workers, "parallel", 2*runtime.GOMAXPROCS(0), "`runs` at a time")
 	flag.IntVar(&o.Config.Writers, "writers", 0, "goroutines of the workload; 0 draws 1 to 4")
 	flag.BoolVar(&o.Config.Copies, "copies", false, "also volumes with two copies; nearly full arrays of those can still get stuck")
+	flag.IntVar((*int)(&o.Config.Focus), "focus", 0, "1: more devices that fail, 2: more damage, 3: more collections")
 	flag.IntVar(&o.Violations, "violations", 1, "stop after so many `violations`")
 	flag.StringVar(&profile, "cpuprofile", "", "write a CPU profile to `file`")
 	flag.BoolVar(&asJSON, "json", false, "print the totals as JSON")
@@ -72,7 +73,7 @@ func main() {
 		fmt.Printf("%v\nin %v, %.0f states/s\n", r.Totals, r.Took.Round(time.Millisecond), float64(r.Totals.States)/r.Took.Seconds())
 	}
 	for _, v := range r.Violations {
-		fmt.Fprintf(os.Stderr, "VIOLATION %v\n  again: go run ./tools/explore -runs 1 -parallel 1 -writers %d -seed %d\n", v, o.Config.Writers, v.Seed)
+		fmt.Fprintf(os.Stderr, "VIOLATION %v\n  again: go run ./tools/explore -runs 1 -parallel 1 -writers %d -focus %d -seed %d\n", v, o.Config.Writers, o.Config.Focus, v.Seed)
 	}
 	if len(r.Violations) > 0 {
 		pprof.StopCPUProfile()

@@ -45,7 +45,7 @@ func TestPlanted(t *testing.T) {
 			if strings.Contains(r.Violations[0].Where, "watchdog") {
 				t.Fatalf("it got stuck: %v", r.Violations[0])
 			}
-			t.Logf("after %d states, %v: %.300s", r.Totals.States, r.Took.Round(time.Millisecond), r.Violations[0])
+			t.Logf("after %d states, %v: %.600s", r.Totals.States, r.Took.Round(time.Millisecond), r.Violations[0])
 		})
 	}
 }

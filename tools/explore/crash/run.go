@@ -170,7 +170,7 @@ func (r *Run) closed(err error) error {
 // create makes an array and its first volumes.
 func (r *Run) create(ctx context.Context) error {
 	devices := 2 + r.rng.IntN(3)
-	r.segment = []int64{64 << 10, 128 << 10, 128 << 10, 256 << 10}[r.rng.IntN(4)]
+	r.segment = []int64{128 << 10, 128 << 10, 256 << 10}[r.rng.IntN(3)]
 	total := []int64{2 << 20, 4 << 20, 8 << 20, 16 << 20}[r.rng.IntN(4)]
 	segments := max(12, total/r.segment/int64(devices))
 	var mems []*blockdev.Mem

@@ -211,8 +211,8 @@ func (w *worker) writeRanges(v *volume, ranges []cellRange) bool {
 func (w *worker) settleFailed(v *volume, e cellRange) {
 	p := make([]byte, (e.to-e.from)*cellSize)
 	o := &op{kind: "failure", inv: w.clock.Add(1)}
-	if v.h.ReadAt(p, offset(e.from)) != nil {
-		return // a device may have failed for good
+	if v.h.ReadAt(p, offset(e.from)) != nil || w.a.Status().Failure != "" {
+		return // it could not even be voided: a restart decides
 	}
 	for c := e.from; c < e.to; c++ {
 		versions := v.cells[c]
@@ -426,7 +426,7 @@ func (r *Run) collector(ctx context.Context, stop chan struct{}, rng *rand.Rand)
 	}
 }
 
-// collect collects the segment with the most garbage of one device.
+// collect collects the segment with the most garbage of one device, if there is any to speak of.
 func (r *Run) collect(ctx context.Context, rng *rand.Rand) {
 	r.collecting.Add(1)
 	defer r.collecting.Add(-1)
@@ -437,7 +437,7 @@ func (r *Run) collect(ctx context.Context, rng *rand.Rand) {
 		}
 		victim, least := -1, 1<<30
 		r.a.Segments(slot, func(s lsa.SegmentInfo) bool {
-			if s.State == "sealed" && !s.Damaged && s.Live > 0 && s.Live < min(least, s.Capacity*9/10) {
+			if s.State == "sealed" && !s.Damaged && s.Live > 0 && s.Live < min(least, s.Capacity*97/100) {
 				victim, least = int(s.Segment), s.Live
 			}
 			return true
