@@ -60,10 +60,15 @@ func readSuperblock(d blockdev.Device) (*format.Superblock, error) {
 	return nil, fmt.Errorf("device %s: %w: %w", d.Name(), ErrNotArray, errs[0])
 }
 
-// writeSuperblock writes and syncs one copy after the other.
+// writeSuperblock writes and syncs one copy after the other: the one that is
+// older, or torn by a crash, first. The other may be the only whole one.
 func writeSuperblock(d blockdev.Device, s *format.Superblock) error {
 	buf := format.EncodeSuperblock(s)
-	for _, off := range []int64{format.SuperblockOffsetA, format.SuperblockOffsetB} {
+	order := []int64{format.SuperblockOffsetA, format.SuperblockOffsetB}
+	if superblockSequence(d, order[0]) > superblockSequence(d, order[1]) {
+		order[0], order[1] = order[1], order[0]
+	}
+	for _, off := range order {
 		if err := d.WriteVec([][]byte{buf}, off); err != nil {
 			return fmt.Errorf("write superblock of device %s: %w", d.Name(), err)
 		}
@@ -72,6 +77,19 @@ func writeSuperblock(d blockdev.Device, s *format.Superblock) error {
 		}
 	}
 	return nil
+}
+
+// superblockSequence returns that of a copy, 0 if it is not whole.
+func superblockSequence(d blockdev.Device, off int64) uint64 {
+	buf := make([]byte, format.SuperblockSize)
+	if err := d.ReadAt(buf, off); err != nil {
+		return 0
+	}
+	s, err := format.DecodeSuperblock(buf)
+	if err != nil {
+		return 0
+	}
+	return s.Sequence
 }
 
 // writeState writes, on the other devices, that d is in a new state.
