@@ -115,7 +115,7 @@ func (w *worker) pin(s *snapshot) {
 	tags, err := readTags(w.a, name, s.blocks, false)
 	if err == nil {
 		o := &oracle{r: w.Run, at: &instant{when: w.clock.Add(1)}}
-		o.bound = o.at.when
+		o.bound, o.durable = o.at.when, o.at.when
 		err = o.checkInstant(name, s, tags)
 	}
 	if err != nil {

@@ -81,6 +81,10 @@ type oracle struct {
 	at    *instant
 	bound int64
 	why   string // what set bound
+	// durable is bound without what turned out to be included. Only what is
+	// durable counts for the voiding of a write that failed: the write and its
+	// void have one LSN, and as long as neither is synced a crash may keep either.
+	durable int64
 	all   []sighting
 	seen  *observation
 }
@@ -90,6 +94,7 @@ type oracle struct {
 func (r *Run) check(a *lsa.Array, at *instant) (*observation, error) {
 	o := &oracle{r: r, at: at, seen: &observation{tags: map[*volume][]tag{}, snaps: map[*snapshot][]tag{}}}
 	o.bound, o.why = r.durableAt(at)
+	o.durable = o.bound
 	if err := o.checkCatalog(a); err != nil {
 		return nil, err
 	}
@@ -283,8 +288,11 @@ func (s *sighting) included() int64 {
 }
 
 // excluded is when the first change was acknowledged that the state lacks.
-func (s *sighting) excluded(when int64) (int64, *op) {
+func (s *sighting) excluded(when, durable int64) (int64, *op) {
 	for _, v := range s.versions[s.chosen+1:] {
+		if v.op.kind == "failure" && v.op.ack >= durable {
+			continue
+		}
 		if !v.op.failed && v.op.ack != 0 {
 			if v.op.ack >= when {
 				break
@@ -324,7 +332,7 @@ func (o *oracle) checkPrefix(cells []sighting, bound *int64, why *string) error 
 		for i := range cells {
 			s := &cells[i]
 			for {
-				ack, lost := s.excluded(o.at.when)
+				ack, lost := s.excluded(o.at.when, o.durable)
 				if ack > *bound {
 					break
 				}

@@ -84,6 +84,7 @@ type Run struct {
 	didMaintenance            atomic.Bool
 	faulted                   atomic.Bool // since the array was opened
 	hostFull                  bool
+	inService                 int // devices, when the life began
 	life                      int
 	failed                    *fault // of this life
 	openOps                   int64  // how many operations the last recovery took
@@ -138,7 +139,7 @@ func (r *Run) violated(where string, err error) error {
 	if errors.As(err, &v) {
 		return err
 	}
-	return &Violation{r.cfg.Seed, fmt.Sprintf("life %d: %s", r.life, where), err}
+	return &Violation{r.cfg.Seed, fmt.Sprintf("life %d (host full %v, in service %d of %d): %s", r.life, r.hostFull, r.inService, len(r.site.mems), where), err}
 }
 
 func (r *Run) run(ctx context.Context) error {
@@ -464,7 +465,7 @@ func (r *Run) planFault(span int64) {
 			inService = append(inService, d.Slot)
 		}
 	}
-	r.failed = nil
+	r.failed, r.inService = nil, len(inService)
 	roll := r.rng.IntN(100)
 	if r.cfg.Focus == Faults {
 		roll /= 4
