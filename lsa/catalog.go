@@ -34,6 +34,9 @@ type volume struct {
 	Created   time.Time  `json:"created"`
 	Origin    string     `json:"origin,omitempty"`
 	Snapshots []snapshot `json:"snapshots,omitempty"`
+	// Sealed: it is never written again, and clones stand on its head itself.
+	Sealed     bool            `json:"sealed,omitempty"`
+	Attributes json.RawMessage `json:"attributes,omitempty"`
 
 	// gate: data operations share it, changes to what the volume is have it alone.
 	gate    sync.RWMutex
@@ -60,7 +63,10 @@ type adminChange struct {
 	Layer    uint64    `json:"layer,omitempty"`
 	Size     int64     `json:"size,omitempty"`
 	Copies   int       `json:"copies,omitempty"` // create
+	Seal     bool      `json:"seal,omitempty"`   // update
 	Time     time.Time `json:"time,omitzero"`
+	// create, update: what they are from then on
+	Attributes json.RawMessage `json:"attributes,omitempty"`
 }
 
 func newCatalog() *catalog {
@@ -89,6 +95,25 @@ func (v *volume) snapshot(name string) *snapshot {
 		}
 	}
 	return nil
+}
+
+// origin is what a clone stands on: a snapshot or, without a name, the volume
+// itself if it is sealed. It is nil if there is no such thing.
+func (v *volume) origin(snap string) *snapshot {
+	if snap != "" {
+		return v.snapshot(snap)
+	}
+	if !v.Sealed {
+		return nil
+	}
+	return &snapshot{Layer: v.Head, Size: v.Size}
+}
+
+func originName(volume, snap string) string {
+	if snap == "" {
+		return volume
+	}
+	return volume + "@" + snap
 }
 
 // find returns a volume; the error names it.
@@ -141,17 +166,17 @@ func (a *Array) applyAdmin(payload []byte) error {
 	}
 	switch ch.Op {
 	case "create":
-		v = &volume{Name: ch.Volume, ID: ch.ID, Size: ch.Size, Head: ch.Layer, Copies: ch.Copies, Created: ch.Time}
+		v = &volume{Name: ch.Volume, ID: ch.ID, Size: ch.Size, Head: ch.Layer, Copies: ch.Copies, Created: ch.Time, Attributes: ch.Attributes}
 		a.noteCopies(v.Copies)
 		a.addLayer(blockmap.Layer{ID: ch.Layer})
 		c.add(v)
 	case "clone":
-		s := v.snapshot(ch.Snapshot)
+		s := v.origin(ch.Snapshot)
 		if s == nil {
 			return missingSnapshot(&ch)
 		}
 		a.addLayer(blockmap.Layer{ID: ch.Layer, Parent: s.Layer})
-		v = &volume{Name: ch.To, ID: ch.ID, Size: s.Size, Head: ch.Layer, Copies: v.Copies, Created: ch.Time, Origin: ch.Volume + "@" + ch.Snapshot}
+		v = &volume{Name: ch.To, ID: ch.ID, Size: s.Size, Head: ch.Layer, Copies: v.Copies, Created: ch.Time, Origin: originName(ch.Volume, ch.Snapshot), Attributes: v.Attributes}
 		c.add(v)
 	case "snapshot":
 		v.Snapshots = append(v.Snapshots, snapshot{Name: ch.Snapshot, Layer: v.Head, Size: v.Size, Created: ch.Time})
@@ -177,6 +202,16 @@ func (a *Array) applyAdmin(payload []byte) error {
 		delete(c.volumes, v.Name)
 		v.Name = ch.To
 		c.volumes[v.Name] = v
+	case "update":
+		if ch.To != "" {
+			delete(c.volumes, v.Name)
+			v.Name = ch.To
+			c.volumes[v.Name] = v
+		}
+		if ch.Attributes != nil {
+			v.Attributes = ch.Attributes
+		}
+		v.Sealed = v.Sealed || ch.Seal
 	case "resize":
 		v.Size = ch.Size
 		v.size.Store(ch.Size)

@@ -50,8 +50,11 @@ func (k *catalogCheck) volume(v *volume) error {
 	if v.Copies < 0 || v.Copies > 2 {
 		return fmt.Errorf("%w: %d copies", format.ErrInvalid, v.Copies)
 	}
-	if k.children[v.Head] > 0 {
+	if !v.Sealed && k.children[v.Head] > 0 {
 		return fmt.Errorf("%w: layer %d, which takes its writes, has others above it", format.ErrInvalid, v.Head)
+	}
+	if err := checkAttributes(v.Attributes); err != nil {
+		return err
 	}
 	for i := range v.Snapshots {
 		s := &v.Snapshots[i]

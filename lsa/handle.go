@@ -34,7 +34,7 @@ func (a *Array) OpenVolume(name string, o OpenOptions) (*Handle, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}
-	h := &Handle{a: a, v: v, name: name, client: o.Client, snapshot: snap, readOnly: o.ReadOnly || snap != "" || a.readOnly}
+	h := &Handle{a: a, v: v, name: name, client: o.Client, snapshot: snap, readOnly: o.ReadOnly || snap != "" || v.Sealed || a.readOnly}
 	if snap != "" {
 		s := v.snapshot(snap)
 		if s == nil {

@@ -1,6 +1,7 @@
 package lsa
 
 import (
+	"encoding/json"
 	"sort"
 	"sync/atomic"
 	"time"
@@ -152,9 +153,12 @@ type VolumeInfo struct {
 	Copies    int            `json:"copies"` // of each block
 	Created   time.Time      `json:"created"`
 	Mapped    int64          `json:"own_bytes"`        // that what was written since the last snapshot takes, with all copies
-	Origin    string         `json:"origin,omitempty"` // volume@snapshot of which it is a clone
+	Origin    string         `json:"origin,omitempty"` // volume@snapshot, or sealed volume, of which it is a clone
 	Snapshots []SnapshotInfo `json:"snapshots"`        // oldest first
 	Clients   []string       `json:"clients"`
+	Sealed    bool           `json:"sealed,omitempty"` // never written again
+	// Attributes are a JSON document that means nothing to the array.
+	Attributes json.RawMessage `json:"attributes,omitempty"`
 }
 
 // Volumes returns all volumes in name order.
@@ -191,7 +195,7 @@ func (a *Array) info(v *volume) VolumeInfo {
 		}
 		return 0
 	}
-	i := VolumeInfo{Name: v.Name, ID: v.ID, Size: v.Size, Copies: max(1, v.Copies), Created: v.Created, Mapped: own(v.Head), Origin: v.Origin, Snapshots: []SnapshotInfo{}, Clients: []string{}}
+	i := VolumeInfo{Name: v.Name, ID: v.ID, Size: v.Size, Copies: max(1, v.Copies), Created: v.Created, Mapped: own(v.Head), Origin: v.Origin, Sealed: v.Sealed, Attributes: v.Attributes, Snapshots: []SnapshotInfo{}, Clients: []string{}}
 	for _, s := range v.Snapshots {
 		i.Snapshots = append(i.Snapshots, SnapshotInfo{s.Name, s.Size, s.Created, own(s.Layer)})
 	}

@@ -25,6 +25,9 @@ type VolumeOptions struct {
 	// Copies of each block, on as many devices: 1 or 2, 0 for 1. Clones have
 	// as many as what they come from.
 	Copies int
+	// Attributes are a JSON document of at most MaxAttributes bytes that means
+	// nothing to the array. Clones inherit it.
+	Attributes json.RawMessage
 }
 
 func (a *Array) checkCopies(copies int) error {
@@ -66,13 +69,16 @@ func (a *Array) CreateVolumeWith(ctx context.Context, name string, size int64, o
 	if err := a.checkCopies(o.Copies); err != nil {
 		return fmt.Errorf("create volume %q: %w", name, err)
 	}
+	if err := checkAttributes(o.Attributes); err != nil {
+		return fmt.Errorf("create volume %q: %w", name, err)
+	}
 	a.admin.Lock()
 	defer a.admin.Unlock()
 	if _, err := a.catalog.find(name); err == nil {
 		return fmt.Errorf("create volume: volume %q %w", name, ErrExists)
 	}
 	id := a.catalog.take(2)
-	return a.change("create volume", adminChange{Op: "create", Volume: name, ID: id, Layer: id + 1, Size: size, Copies: o.Copies, Time: time.Now().UTC()})
+	return a.change("create volume", adminChange{Op: "create", Volume: name, ID: id, Layer: id + 1, Size: size, Copies: o.Copies, Attributes: o.Attributes, Time: time.Now().UTC()})
 }
 
 // ResizeVolume grows a volume, or with force shrinks one that no client has
@@ -85,6 +91,9 @@ func (a *Array) ResizeVolume(ctx context.Context, name string, size int64, force
 	defer a.admin.Unlock()
 	v, err := a.catalog.find(name)
 	if err != nil {
+		return fmt.Errorf("resize: %w", err)
+	}
+	if err := v.notSealed(); err != nil {
 		return fmt.Errorf("resize: %w", err)
 	}
 	v.gate.Lock()
@@ -157,6 +166,9 @@ func (a *Array) Snapshot(ctx context.Context, volume, snap string) error {
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
+	if err := v.notSealed(); err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
 	if v.snapshot(snap) != nil {
 		return fmt.Errorf("snapshot %s@%s %w", volume, snap, ErrExists)
 	}
@@ -175,7 +187,8 @@ func (a *Array) Snapshot(ctx context.Context, volume, snap string) error {
 	return a.syncTo(lsn)
 }
 
-// Clone makes a writable volume of a snapshot; they share their blocks.
+// Clone makes a writable volume of a snapshot, or, if snap is "", of a sealed
+// volume; they share their blocks.
 func (a *Array) Clone(ctx context.Context, volume, snap, name string) error {
 	if err := CheckName(name); err != nil {
 		return fmt.Errorf("clone %s@%s: %w", volume, snap, err)
@@ -186,7 +199,10 @@ func (a *Array) Clone(ctx context.Context, volume, snap, name string) error {
 	if err != nil {
 		return fmt.Errorf("clone: %w", err)
 	}
-	if v.snapshot(snap) == nil {
+	if v.origin(snap) == nil {
+		if snap == "" {
+			return fmt.Errorf("clone: %w: volume %q is not sealed; take a snapshot of it and clone that", ErrInvalid, volume)
+		}
 		return fmt.Errorf("clone: snapshot %s@%s %w", volume, snap, ErrNotFound)
 	}
 	if _, err := a.catalog.find(name); err == nil {
@@ -203,6 +219,9 @@ func (a *Array) Revert(ctx context.Context, volume, snap string) error {
 	defer a.admin.Unlock()
 	v, err := a.catalog.find(volume)
 	if err != nil {
+		return fmt.Errorf("revert: %w", err)
+	}
+	if err := v.notSealed(); err != nil {
 		return fmt.Errorf("revert: %w", err)
 	}
 	if v.snapshot(snap) == nil {
@@ -261,6 +280,9 @@ func (a *Array) logChange(ch adminChange) (lsn uint64, err error) {
 	payload, err := json.Marshal(ch)
 	if err != nil {
 		return 0, err
+	}
+	if len(payload) > format.MaxAdminPayload {
+		return 0, fmt.Errorf("%w: the change takes %d bytes in the log, there is room for %d", ErrInvalid, len(payload), format.MaxAdminPayload)
 	}
 	b := newBatch(classUser)
 	defer b.release()
