@@ -5,7 +5,7 @@
 //
 // # How it works
 //
-// [Prepare] finds Debian's "cloud" build of the 6.12 kernel with apt-cache,
+// [Prepare] finds Debian's "cloud" build of a kernel, 6.12 or 6.1, with apt-cache,
 // fetches it with apt-get download and unpacks it into a cache directory
 // ($LSAD_GUEST_CACHE, else .cache/guest beside go.mod), once, under a file
 // lock. Nothing is installed and root is not needed. The kernel is kept as an

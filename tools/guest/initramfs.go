@@ -159,7 +159,7 @@ func addModules(c *cpioWriter, k *Kernel, o Options) error {
 	if err != nil {
 		return err
 	}
-	names := []string{"virtio_net", "virtio_blk"}
+	names := []string{"virtio_pci", "virtio_console", "virtio_net", "virtio_blk"}
 	params := map[string]string{}
 	for _, m := range o.Modules {
 		name, rest, _ := strings.Cut(m, " ")

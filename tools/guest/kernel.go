@@ -20,17 +20,27 @@ type Kernel struct {
 	Modules string // lib/modules/RELEASE, modules decompressed
 }
 
-// kernelPattern is the name of the packages that will do: the cloud build is a
-// third of the full one's size and has every driver that the tests want, some
-// of them built in.
-const kernelPattern = `^linux-image-6\.12\.[0-9.]+[+a-z0-9.]*-cloud-amd64$`
+// DefaultSeries is the kernel that guests run unless they ask for another.
+const DefaultSeries = "6.12"
+
+// kernelPatterns are the names of the packages that will do, by series: the
+// cloud build is a third of the full one's size and has every driver that the
+// tests want, some of them built in.
+var kernelPatterns = map[string]string{
+	DefaultSeries: `^linux-image-6\.12\.[0-9.]+[+a-z0-9.]*-cloud-amd64$`,
+	"6.1":         `^linux-image-6\.1\.[0-9.]+-[0-9]+-cloud-amd64$`,
+}
 
 // kernelPrefix begins the name of a kernel's directory in the cache.
 const kernelPrefix = "kernel-"
 
-// Prepare returns the newest kernel in the cache, which it fills if it is
-// empty. It runs once at a time on a machine.
-func Prepare(ctx context.Context) (*Kernel, error) {
+// Prepare returns the newest kernel of a series, DefaultSeries or "6.1", in the
+// cache, which it fills if there is none. It runs once at a time on a machine.
+func Prepare(ctx context.Context, series string) (*Kernel, error) {
+	pattern, ok := kernelPatterns[series]
+	if !ok {
+		return nil, fmt.Errorf("guest kernel: series %q is not one of those that guests can run", series)
+	}
 	dir, err := cacheDir()
 	if err != nil {
 		return nil, err
@@ -40,18 +50,19 @@ func Prepare(ctx context.Context) (*Kernel, error) {
 		return nil, err
 	}
 	defer lock.Close()
-	if k, err := cachedKernel(dir); k != nil || err != nil {
+	if k, err := cachedKernel(dir, series); k != nil || err != nil {
 		return k, err
 	}
-	if err := fetchKernel(ctx, dir); err != nil {
+	if err := fetchKernel(ctx, dir, pattern); err != nil {
 		return nil, err
 	}
-	return cachedKernel(dir)
+	return cachedKernel(dir, series)
 }
 
-// cachedKernel returns the newest unpacked kernel, or nil if there is none.
-func cachedKernel(dir string) (*Kernel, error) {
-	found, err := filepath.Glob(filepath.Join(dir, kernelPrefix+"*"))
+// cachedKernel returns the newest unpacked kernel of a series, or nil if there
+// is none.
+func cachedKernel(dir, series string) (*Kernel, error) {
+	found, err := filepath.Glob(filepath.Join(dir, kernelPrefix+series+".*"))
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}
@@ -64,10 +75,10 @@ func cachedKernel(dir string) (*Kernel, error) {
 	}, nil
 }
 
-// fetchKernel downloads the newest kernel package that apt knows, and unpacks
-// it into dir.
-func fetchKernel(ctx context.Context, dir string) error {
-	names, err := kernelPackages(ctx)
+// fetchKernel downloads the newest kernel package of a pattern that apt knows,
+// and unpacks it into dir.
+func fetchKernel(ctx context.Context, dir, pattern string) error {
+	names, err := kernelPackages(ctx, pattern)
 	if err != nil {
 		return err
 	}
@@ -91,8 +102,8 @@ func fetchKernel(ctx context.Context, dir string) error {
 }
 
 // kernelPackages asks apt which packages will do, newest first.
-func kernelPackages(ctx context.Context) ([]string, error) {
-	out, err := exec.CommandContext(ctx, "apt-cache", "search", "--names-only", kernelPattern).Output()
+func kernelPackages(ctx context.Context, pattern string) ([]string, error) {
+	out, err := exec.CommandContext(ctx, "apt-cache", "search", "--names-only", pattern).Output()
 	if err != nil {
 		return nil, fmt.Errorf("%w: apt-cache search for a kernel: %w", ErrUnavailable, err)
 	}
@@ -102,7 +113,7 @@ func kernelPackages(ctx context.Context) ([]string, error) {
 		names = append(names, name)
 	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("%w: apt knows no package like %s; run apt-get update", ErrUnavailable, kernelPattern)
+		return nil, fmt.Errorf("%w: apt knows no package like %s; run apt-get update", ErrUnavailable, pattern)
 	}
 	slices.SortFunc(names, func(a, b string) int { return compareVersions(b, a) })
 	return names, nil

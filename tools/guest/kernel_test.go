@@ -78,15 +78,15 @@ func TestCachedKernel(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "fetch-123"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if k, err := cachedKernel(dir); k != nil || err != nil {
+	if k, err := cachedKernel(dir, DefaultSeries); k != nil || err != nil {
 		t.Fatalf("an empty cache has %+v, %v", k, err)
 	}
-	for _, release := range []string{"6.12.99+deb12-cloud-amd64", "6.12.100+deb12-cloud-amd64"} {
+	for _, release := range []string{"6.12.99+deb12-cloud-amd64", "6.12.100+deb12-cloud-amd64", "6.1.0-56-cloud-amd64", "6.13.1-cloud-amd64"} {
 		if err := os.Mkdir(filepath.Join(dir, kernelPrefix+release), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	k, err := cachedKernel(dir)
+	k, err := cachedKernel(dir, DefaultSeries)
 	if err != nil || k.Release != "6.12.100+deb12-cloud-amd64" {
 		t.Fatalf("got %+v, %v", k, err)
 	}
@@ -100,7 +100,7 @@ func TestUnavailable(t *testing.T) {
 	if _, err := Boot(t.Context(), Options{}); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("Boot: %v", err)
 	}
-	if _, err := Prepare(t.Context()); !errors.Is(err, ErrUnavailable) {
+	if _, err := Prepare(t.Context(), DefaultSeries); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("Prepare: %v", err)
 	}
 }

@@ -13,12 +13,23 @@ const HostIP = "10.0.2.2"
 const (
 	defaultMemoryMiB = 512
 	defaultCPUs      = 1
+	defaultMachine   = "pc"
+	defaultCPU       = "max"
 )
 
 // Options say what a guest has.
 type Options struct {
 	MemoryMiB int // 0 means 512; the initramfs with all its files is part of it
 	CPUs      int // 0 means 1
+
+	Kernel  string // series of the kernel: "" means DefaultSeries; "6.1" is the other
+	Append  string // more for the kernel's command line
+	Machine string // QEMU's machine type, "" means "pc"; with properties: "q35,smm=off"
+	CPU     string // QEMU's CPU model, "" means "max"
+
+	// MemoryFile is a file that holds the guest's RAM while it runs, shared, made
+	// anew. Its RAM block is named "mem0". "" means memory of the process.
+	MemoryFile string
 
 	// Modules are loaded when the guest starts, with what they need. Each is a
 	// name, then parameters if any: "nbd nbds_max=4". Modules that are built in
@@ -36,6 +47,7 @@ type Options struct {
 
 	Env   []string // environment of every script, NAME=VALUE
 	Disks []Disk   // /dev/vda, /dev/vdb and so on
+	QEMU  []string // more of QEMU's arguments
 }
 
 // A Disk is a raw file on the host that the guest has as a virtio-blk device
@@ -51,6 +63,15 @@ func (o Options) withDefaults() Options {
 	}
 	if o.CPUs == 0 {
 		o.CPUs = defaultCPUs
+	}
+	if o.Kernel == "" {
+		o.Kernel = DefaultSeries
+	}
+	if o.Machine == "" {
+		o.Machine = defaultMachine
+	}
+	if o.CPU == "" {
+		o.CPU = defaultCPU
 	}
 	return o
 }

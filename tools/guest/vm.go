@@ -53,7 +53,7 @@ func Boot(ctx context.Context, o Options) (*VM, error) {
 	if err != nil {
 		return nil, err
 	}
-	kernel, err := Prepare(ctx)
+	kernel, err := Prepare(ctx, o.Kernel)
 	if err != nil {
 		return nil, err
 	}
@@ -173,23 +173,30 @@ func qemuArgs(k *Kernel, initramfs, socket string, o Options) []string {
 	args := []string{
 		// Host virtualization is not asked for: where these tests run it is
 		// missing, or fails on a kernel's protected mode.
-		"-accel", "tcg", "-cpu", "max",
+		"-accel", "tcg", "-cpu", o.CPU,
 		"-m", strconv.Itoa(o.MemoryMiB), "-smp", strconv.Itoa(o.CPUs),
 		"-nodefaults", "-nographic", "-no-reboot", "-serial", "stdio",
 		"-kernel", k.Image, "-initrd", initramfs,
 		// The kernel's check of the timer interrupt fails, and panics, when a
 		// busy host does not run the emulator for a while.
-		"-append", "console=ttyS0 panic=-1 quiet mitigations=off no_timer_check",
+		"-append", "console=ttyS0 panic=-1 quiet mitigations=off no_timer_check " + o.Append,
+		"-qmp", "unix:" + filepath.Join(filepath.Dir(socket), qmpSocket) + ",server=on,wait=off",
 		"-device", "virtio-serial-pci",
 		"-chardev", "socket,id=agent,path=" + socket,
 		"-device", "virtserialport,chardev=agent,name=" + wire.PortName,
 		"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=",
 	}
+	machine := o.Machine
+	if o.MemoryFile != "" {
+		args = append(args, "-object", fmt.Sprintf("memory-backend-file,id=mem0,mem-path=%s,size=%dM,share=on", o.MemoryFile, o.MemoryMiB))
+		machine += ",memory-backend=mem0"
+	}
+	args = append(args, "-machine", machine)
 	for i, d := range o.Disks {
 		id := "disk" + strconv.Itoa(i)
 		args = append(args,
 			"-blockdev", fmt.Sprintf("driver=file,node-name=%s,filename=%s,discard=unmap", id, d.Path),
 			"-device", "virtio-blk-pci,drive="+id)
 	}
-	return args
+	return append(args, o.QEMU...)
 }

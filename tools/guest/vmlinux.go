@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -28,7 +29,12 @@ const (
 // maxVmlinux bounds what a compressed kernel may expand to, in bytes.
 const maxVmlinux = 512 << 20
 
-// extractVmlinux writes the ELF kernel inside a bzImage to another file.
+// zstdMagic begins a zstd frame (RFC 8878, section 3.1.1).
+const zstdMagic = "\x28\xb5\x2f\xfd"
+
+// extractVmlinux writes the ELF kernel inside a bzImage to another file. One
+// that is compressed otherwise than with zstd is copied as it is: QEMU starts
+// it too, a second or two slower.
 func extractVmlinux(bzImage, vmlinux string) error {
 	raw, err := os.ReadFile(bzImage)
 	if err != nil {
@@ -37,6 +43,9 @@ func extractVmlinux(bzImage, vmlinux string) error {
 	payload, err := kernelPayload(raw)
 	if err != nil {
 		return fmt.Errorf("%s: %w", bzImage, err)
+	}
+	if !strings.HasPrefix(string(payload), zstdMagic) {
+		return os.WriteFile(vmlinux, raw, 0o644)
 	}
 	dec, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(maxVmlinux))
 	if err != nil {
