@@ -1,0 +1,322 @@
+package nbdclient
+
+import (
+	"bufio"
+	"encoding/binary"
+	"io"
+	"net"
+)
+
+const (
+	// maxStatusPayload bounds a block status chunk, in bytes: 64 Ki ranges with extended headers.
+	maxStatusPayload = 1<<20 + 16
+	// maxErrorPayload bounds an error chunk, in bytes.
+	maxErrorPayload = maxString + 64
+	receiveBuffer   = 64 << 10
+)
+
+// counted counts what comes, so that a stall can be told from a slow line.
+type counted struct {
+	net.Conn
+	c *Client
+}
+
+func (r counted) Read(p []byte) (int, error) {
+	n, err := r.Conn.Read(p)
+	r.c.received.Add(int64(n))
+	return n, err
+}
+
+// receiver reads replies. It is the only one that finishes calls that have started.
+type receiver struct {
+	c    *Client
+	r    *bufio.Reader
+	head [extendedReplySize]byte
+	// current is the call that an answer is arriving for, marked as filling.
+	current *call
+	small   []byte // payloads that are not data
+}
+
+// chunk is the header of a structured or extended reply.
+type chunk struct {
+	flags, typ uint16
+	cookie     uint64
+	off        uint64 // only in extended headers, and checked there
+	n          int64  // payload, in bytes
+}
+
+func (c *Client) receive() {
+	r := &receiver{c: c, r: bufio.NewReaderSize(counted{c.conn, c}, receiveBuffer)}
+	var err error
+	for err == nil {
+		err = r.one()
+	}
+	c.fail(c.ended(err))
+	c.finishAll()
+}
+
+// finishAll fails every call that has started. None starts any more.
+func (c *Client) finishAll() {
+	for i := range c.calls {
+		k := &c.calls[i]
+		c.mu.Lock()
+		state := k.state
+		k.state = idle
+		err := c.err
+		c.mu.Unlock()
+		if state == waiting || state == filling {
+			k.err = err
+			k.done <- struct{}{}
+		}
+	}
+}
+
+// one reads one reply or one chunk of it.
+func (r *receiver) one() error {
+	if _, err := io.ReadFull(r.r, r.head[:4]); err != nil {
+		return err
+	}
+	switch magic := binary.BigEndian.Uint32(r.head[:]); {
+	case magic == magicSimpleReply && !r.c.info.Extended:
+		return r.simple()
+	case magic == magicStructuredReply && r.c.info.Structured && !r.c.info.Extended:
+		return r.structured(structuredReplySize)
+	case magic == magicExtendedReply && r.c.info.Extended:
+		return r.structured(extendedReplySize)
+	default:
+		return protocolError("reply magic %#x", magic)
+	}
+}
+
+// claim finds the call that a reply is for.
+func (r *receiver) claim(cookie uint64) error {
+	k := &r.c.calls[cookie&(MaxInFlight-1)]
+	r.c.mu.Lock()
+	defer r.c.mu.Unlock()
+	if k.state == idle || k.cookie() != cookie {
+		return protocolError("a reply to request %#x, which is not in flight", cookie)
+	}
+	if k.state == waiting {
+		k.state = filling
+	}
+	r.current = k
+	return nil
+}
+
+// wanted says whether somebody waits for the current call.
+func (r *receiver) wanted() bool { return r.current.state == filling }
+
+// release ends the reading of a chunk; the call is finished, or waits for the next one.
+func (r *receiver) release(finished bool) {
+	k := r.current
+	r.current = nil
+	r.c.mu.Lock()
+	wanted := k.state == filling
+	switch {
+	case finished:
+		k.state = idle
+	case wanted:
+		k.state = waiting
+	}
+	r.c.mu.Unlock()
+	if !finished {
+		return
+	}
+	r.c.inFlight.Add(-1)
+	if wanted {
+		k.done <- struct{}{}
+		return
+	}
+	k.p = nil
+	r.c.free <- k
+}
+
+func (r *receiver) simple() error {
+	if _, err := io.ReadFull(r.r, r.head[4:simpleReplySize]); err != nil {
+		return err
+	}
+	if err := r.claim(binary.BigEndian.Uint64(r.head[8:])); err != nil {
+		return err
+	}
+	k := r.current
+	if v := binary.BigEndian.Uint32(r.head[4:]); v != 0 {
+		k.err = &RemoteError{Op: k.op(), Off: k.off, N: k.n, Errno: errno(v)}
+		r.release(true)
+		return nil
+	}
+	if r.c.info.Structured || k.cmd != cmdRead {
+		return protocolError("a simple reply to a %s", k.op())
+	}
+	if err := r.data(0, k.n); err != nil {
+		return err
+	}
+	r.release(true)
+	return nil
+}
+
+// data reads n bytes to their place in the current call's buffer, or throws them away.
+func (r *receiver) data(at, n int64) error {
+	if !r.wanted() {
+		_, err := io.CopyN(io.Discard, r.r, n)
+		return err
+	}
+	_, err := io.ReadFull(r.r, r.current.p[at:at+n])
+	return err
+}
+
+func (r *receiver) structured(size int) error {
+	if _, err := io.ReadFull(r.r, r.head[4:size]); err != nil {
+		return err
+	}
+	ch := chunk{
+		flags: binary.BigEndian.Uint16(r.head[4:]), typ: binary.BigEndian.Uint16(r.head[6:]),
+		cookie: binary.BigEndian.Uint64(r.head[8:]),
+	}
+	n := uint64(binary.BigEndian.Uint32(r.head[16:]))
+	if size == extendedReplySize {
+		ch.off = binary.BigEndian.Uint64(r.head[16:])
+		n = binary.BigEndian.Uint64(r.head[24:])
+	}
+	if n > defaultMaxPayload+8 {
+		return protocolError("a reply with %d bytes", n)
+	}
+	ch.n = int64(n)
+	if err := r.claim(ch.cookie); err != nil {
+		return err
+	}
+	k := r.current
+	if size == extendedReplySize && ch.off != uint64(k.off) {
+		return protocolError("a reply for offset %d to a request for offset %d", ch.off, k.off)
+	}
+	if err := r.payload(&ch); err != nil {
+		return err
+	}
+	finished := ch.flags&replyFlagDone != 0
+	if finished {
+		if err := k.complete(); err != nil {
+			return err
+		}
+	}
+	r.release(finished)
+	return nil
+}
+
+// payload reads what follows a chunk's header.
+func (r *receiver) payload(ch *chunk) error {
+	switch {
+	case ch.typ == replyNone:
+		if ch.n != 0 || ch.flags&replyFlagDone == 0 {
+			return protocolError("an empty chunk that is not the last, or not empty")
+		}
+		return nil
+	case ch.typ == replyOffsetData:
+		return r.offsetData(ch)
+	case ch.typ == replyOffsetHole:
+		return r.offsetHole(ch)
+	case ch.typ == replyBlockStatus && !r.c.info.Extended, ch.typ == replyBlockStatusExt && r.c.info.Extended:
+		return r.blockStatus(ch)
+	case ch.typ&replyErrorBit != 0:
+		return r.failure(ch)
+	}
+	return protocolError("a chunk of type %d", ch.typ)
+}
+
+func (r *receiver) offsetData(ch *chunk) error {
+	if ch.n <= 8 {
+		return protocolError("a data chunk of %d bytes", ch.n)
+	}
+	if _, err := io.ReadFull(r.r, r.head[:8]); err != nil {
+		return err
+	}
+	at, err := r.current.claim(binary.BigEndian.Uint64(r.head[:]), ch.n-8)
+	if err != nil {
+		return err
+	}
+	return r.data(at, ch.n-8)
+}
+
+func (r *receiver) offsetHole(ch *chunk) error {
+	if ch.n != 12 {
+		return protocolError("a hole chunk of %d bytes", ch.n)
+	}
+	if _, err := io.ReadFull(r.r, r.head[:12]); err != nil {
+		return err
+	}
+	n := int64(binary.BigEndian.Uint32(r.head[8:]))
+	at, err := r.current.claim(binary.BigEndian.Uint64(r.head[:]), n)
+	if err == nil && r.wanted() {
+		clear(r.current.p[at : at+n])
+	}
+	return err
+}
+
+// take reads a payload that is not data.
+func (r *receiver) take(n int64) ([]byte, error) {
+	if int64(cap(r.small)) < n {
+		r.small = make([]byte, n)
+	}
+	r.small = r.small[:n]
+	_, err := io.ReadFull(r.r, r.small)
+	return r.small, err
+}
+
+func (r *receiver) blockStatus(ch *chunk) error {
+	k := r.current
+	head, each := int64(4), int64(8)
+	if r.c.info.Extended {
+		head, each = 8, 16
+	}
+	if k.cmd != cmdBlockStatus || k.status || ch.n > maxStatusPayload || ch.n < head+each || (ch.n-head)%each != 0 {
+		return protocolError("a block status chunk of %d bytes in answer to a %s", ch.n, k.op())
+	}
+	p, err := r.take(ch.n)
+	if err != nil {
+		return err
+	}
+	if id := binary.BigEndian.Uint32(p); id != r.c.info.context {
+		return protocolError("block status of context %d, which was not negotiated", id)
+	}
+	if r.c.info.Extended {
+		if count := int64(binary.BigEndian.Uint32(p[4:])); count != (ch.n-head)/each {
+			return protocolError("block status says %d ranges and has %d", count, (ch.n-head)/each)
+		}
+	}
+	k.status = true
+	return r.extents(p[head:], each)
+}
+
+func (r *receiver) extents(p []byte, each int64) (err error) {
+	for told := int64(0); len(p) > 0; p = p[each:] {
+		length, status := uint64(binary.BigEndian.Uint32(p)), uint64(binary.BigEndian.Uint32(p[4:]))
+		if each == 16 {
+			length, status = binary.BigEndian.Uint64(p), binary.BigEndian.Uint64(p[8:])
+		}
+		if told, err = r.current.addExtent(told, int64(min(length, 1<<62)), status); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// failure takes in an error chunk. The first one of a call counts.
+func (r *receiver) failure(ch *chunk) error {
+	if ch.n < 6 || ch.n > maxErrorPayload {
+		return protocolError("an error chunk of %d bytes", ch.n)
+	}
+	p, err := r.take(ch.n)
+	if err != nil {
+		return err
+	}
+	text := int(binary.BigEndian.Uint16(p[4:]))
+	if text > len(p)-6 {
+		return protocolError("an error chunk of %d bytes with a text of %d", ch.n, text)
+	}
+	v := binary.BigEndian.Uint32(p)
+	if v == 0 {
+		return protocolError("an error chunk without an error")
+	}
+	if k := r.current; k.err == nil {
+		k.err = &RemoteError{Op: k.op(), Off: k.off, N: k.n, Errno: errno(v), Text: printable(p[6 : 6+text])}
+	}
+	return nil
+}
