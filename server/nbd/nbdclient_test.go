@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -14,10 +15,10 @@ import (
 
 // The project's own client, which speaks extended headers as no packaged one does, with many requests in flight.
 func TestOwnClient(t *testing.T) {
-	var failing bool
+	var failing atomic.Bool
 	r := newRig(t, func(_ *Config, sh *shelf) {
 		sh.disks["disk"].Fail = func(op string, off, n int64) error {
-			if failing && op == "read" && off < 4096 {
+			if failing.Load() && op == "read" && off < 4096 {
 				return syscall.EIO
 			}
 			return nil
@@ -62,7 +63,7 @@ func TestOwnClient(t *testing.T) {
 	if want := fmt.Sprint([]nbdclient.Extent{{Length: 1 << 20}, {Length: 2 << 20, Hole: true, Zero: true}, {Length: 1 << 20}}); err != nil || fmt.Sprint(extents) != want {
 		t.Errorf("extents %v, %v; want %s", extents, err, want)
 	}
-	failing = true
+	failing.Store(true)
 	if err := c.ReadAt(ctx, got[:8192], 0); !errors.Is(err, syscall.EIO) {
 		t.Errorf("got %v", err)
 	}
