@@ -136,6 +136,7 @@ func (a *Array) appendTwo(b *batch, r *record) error {
 	}
 	if r.second.dev == nil {
 		a.counters.copiesMissed.Add(1)
+		kick(a.work.rebuild)
 		a.appended(b, r, &r.placement, nil)
 		return nil
 	}
