@@ -51,7 +51,7 @@ func openAdvice(err error) string {
 	case errors.Is(err, lsa.ErrForeignDevice), errors.Is(err, lsa.ErrNotArray):
 		return "; see with lsad dump which devices belong together, and name them with --device"
 	case errors.Is(err, lsa.ErrMissingDevice):
-		return "; name it with --device; if it is lost, --degraded opens the array read-only without it"
+		return "; name it with --device; if it is lost, --degraded opens the array without it"
 	case errors.Is(err, lsa.ErrGap), errors.Is(err, lsa.ErrDamaged):
 		return "; lsad check says what is damaged"
 	}
@@ -117,6 +117,9 @@ func (s *server) remember() error {
 		m.GC = s.members.GC
 		if s.cfg.Degraded {
 			m.Devices = s.members.Devices // the missing one may come back
+			if !s.array.Status().ReadOnly { // it cannot: the array went on without it
+				m.Devices = s.devices.paths()
+			}
 		}
 	}
 	old := s.members

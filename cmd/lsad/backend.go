@@ -140,7 +140,7 @@ func (b *backend) Counters() admin.Counters {
 		Checkpoints: uint64(m.Checkpoints), CheckpointSeconds: m.CheckpointFor.Seconds(), Syncs: uint64(m.Syncs),
 		ChecksumErrors: uint64(m.DamagedReads), BlocksRepaired: uint64(m.Repaired), BlocksRebuilt: uint64(m.Rebuilt), OtherReads: uint64(m.OtherReads),
 		LogBehindBytes: m.LogBytes,
-		MapCacheBytes: m.MapCache.Bytes, MapCacheLimitBytes: m.MapCache.Budget,
+		MapCacheBytes:  m.MapCache.Bytes, MapCacheLimitBytes: m.MapCache.Budget,
 		MapCacheHits: uint64(m.MapCache.Hits), MapCacheMisses: uint64(m.MapCache.Misses),
 		NBDAccepted: n.Accepted, NBDRefused: n.Refused, NBDBadHandshakes: n.BadHandshakes, NBDStalled: n.Stalled, NBDBufferBytes: n.BufferBytes,
 	}

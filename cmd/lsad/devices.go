@@ -30,6 +30,14 @@ func (s deviceSet) close() error {
 	return errors.Join(errs...)
 }
 
+func (s deviceSet) paths() []string {
+	var all []string
+	for _, d := range s {
+		all = append(all, d.Name())
+	}
+	return all
+}
+
 // openDevices opens the devices of an existing array. With missingOK those that do not exist are left out.
 func openDevices(specs []config.DeviceSpec, readOnly, missingOK bool) (set deviceSet, err error) {
 	defer func() {
@@ -44,7 +52,7 @@ func openDevices(specs []config.DeviceSpec, readOnly, missingOK bool) (set devic
 		case errors.Is(err, fs.ErrNotExist) && missingOK:
 			continue
 		case errors.Is(err, fs.ErrNotExist):
-			return set, fmt.Errorf("%w; bring it back, or say with --device where the devices are; if it is lost, --degraded opens the array read-only without it", err)
+			return set, fmt.Errorf("%w; bring it back, or say with --device where the devices are; if it is lost, --degraded opens the array without it", err)
 		case errors.Is(err, blockdev.ErrLocked):
 			return set, fmt.Errorf("%w; another lsad or a mount has it: stop that first", err)
 		case err != nil:

@@ -58,7 +58,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&c.Device, "device", c.Device, "a file or block device of the array, `PATH[:SIZE]`; with SIZE it is made in a new array; may be repeated and is remembered (default four files of 4GiB)")
 	fs.Var(&c.SegmentSize, "segment-size", "segment size of a new array, a power of two from 64KiB to 1GiB")
 	fs.Var(&c.MapCache, "map-cache", "memory for the block map")
-	fs.BoolVar(&c.Degraded, "degraded", c.Degraded, "open the array with a device missing, read-only")
+	fs.BoolVar(&c.Degraded, "degraded", c.Degraded, "open the array with a device missing; it goes on without it, for good, if volumes have two copies, else read-only")
 	fs.StringVar(&c.TLS, "tls", c.TLS, "TLS on NBD: `MODE` require, allow or off (default require with --tls-cert, else off)")
 	fs.StringVar(&c.TLSCert, "tls-cert", c.TLSCert, "server certificate chain, a PEM `FILE`")
 	fs.StringVar(&c.TLSKey, "tls-key", c.TLSKey, "key of the certificate, a PEM `FILE`")
