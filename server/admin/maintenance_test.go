@@ -14,7 +14,9 @@ func (f *fakeMaintainer) Scrub(_ context.Context, rate int64) (ScrubReport, erro
 	return ScrubReport{Blocks: 7, Problems: []string{"x"}}, nil
 }
 
-func (f *fakeMaintainer) Work() Work { return Work{Rebuild: Progress{Running: true, Pages: 2, Total: 3}} }
+func (f *fakeMaintainer) Work() Work {
+	return Work{Rebuild: Progress{Running: true, Pages: 2, Total: 3}}
+}
 
 func TestMaintenance(t *testing.T) {
 	m := &fakeMaintainer{}
