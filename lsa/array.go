@@ -68,10 +68,11 @@ type Array struct {
 	lastLayer  *layerCount
 	layerSizes map[uint64]*layerCount // guarded by commit.mu
 
-	admin   sync.Mutex // one administrative change at a time; taken before everything else
-	janitor janitor
-	repairs repairs
-	work    background
+	admin              sync.Mutex // one administrative change at a time; taken before everything else
+	janitor            janitor
+	repairs            repairs
+	rebuild, scrubbing walkStatus
+	work               background
 }
 
 // layerCount counts the blocks that a layer itself has, each copy of one.
@@ -90,6 +91,7 @@ type background struct {
 	checkpoint chan struct{}
 	prepare    chan struct{}
 	tidy       chan struct{}
+	rebuild    chan struct{}
 }
 
 func kick(c chan struct{}) {

@@ -11,6 +11,7 @@ func (a *Array) start() {
 	w.wg.Go(a.checkpointLoop)
 	w.wg.Go(func() { a.loop(w.prepare, time.Second, a.prepareSegments) })
 	w.wg.Go(func() { a.loop(w.tidy, time.Second, a.tidy) })
+	w.wg.Go(a.rebuildLoop)
 	w.wg.Go(func() { a.loop(a.repairs.kicked, time.Minute, a.repairAll) })
 }
 
@@ -97,5 +98,5 @@ func (a *Array) stop() {
 func newBackground() background {
 	ctx, cancel := context.WithCancel(context.Background())
 	return background{ctx: ctx, cancel: cancel,
-		checkpoint: make(chan struct{}, 1), prepare: make(chan struct{}, 1), tidy: make(chan struct{}, 1)}
+		checkpoint: make(chan struct{}, 1), prepare: make(chan struct{}, 1), tidy: make(chan struct{}, 1), rebuild: make(chan struct{}, 1)}
 }

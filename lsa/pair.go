@@ -8,10 +8,16 @@ import (
 
 // deviceReserve segments of each device are kept for collections where there
 // are volumes with two copies: such blocks mostly move within their device.
-const deviceReserve = 1
+const deviceReserve = 2
 
 // mayUse says whether the batch may go to the device.
 func (b *batch) mayUse(d *device) bool { return b.avoid>>d.slot&1 == 0 }
+
+// spares says whether the device has prepared segments beyond those that are
+// kept for its own collections. append.mu is held.
+func (a *Array) spares(d *device) bool {
+	return !a.twoCopies.Load() || len(d.prepared) > deviceReserve
+}
 
 // pickDevices returns where the batch goes, nothing if there is no room now.
 // One that asks for two copies has to do with one where one device is all
@@ -94,11 +100,12 @@ func (a *Array) devicesToCome(b *batch) error {
 			unused = len(d.prepared) + d.warm
 		}
 		// A collection cannot wait for itself, and takes room on its device.
-		gain := d.emptied()
 		if b.class != classMoved && a.hasRoom(d, classMoved, d.segSectors()/4, true) {
-			gain = d.collectable()
+			unused += d.toGain()
+		} else {
+			unused += d.emptied()
 		}
-		if unused > kept || gain > 0 {
+		if unused > kept {
 			n++
 		}
 	}
@@ -106,6 +113,19 @@ func (a *Array) devicesToCome(b *batch) error {
 		return fmt.Errorf("write: %w: it takes room on %d devices, %d have any", ErrNoSpace, want, n)
 	}
 	return nil
+}
+
+// toGain is how many segments collecting the device could make unused, if only
+// segments with a tenth of garbage are worth it. append.mu is held.
+func (d *device) toGain() int {
+	var garbage int64
+	for i := range d.segs {
+		s := &d.segs[i]
+		if live := int64(s.live.Load()); s.state == segSealed && !s.damaged && live*10 < d.segBlocks()*9 {
+			garbage += d.segBlocks() - live
+		}
+	}
+	return int(garbage / d.segBlocks())
 }
 
 // appendTwo writes both copies of a record at once. A copy that cannot be
@@ -136,6 +156,7 @@ func (a *Array) appendTwo(b *batch, r *record) error {
 	}
 	if r.second.dev == nil {
 		a.counters.copiesMissed.Add(1)
+		kick(a.work.rebuild)
 		a.appended(b, r, &r.placement, nil)
 		return nil
 	}

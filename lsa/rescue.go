@@ -29,6 +29,7 @@ func (a *Array) takeOutOfService(d *device, cause error) {
 	a.limit.Store(a.capacity())
 	a.append.mu.Unlock()
 	kick(a.work.tidy)
+	kick(a.work.rebuild)
 }
 
 // rescueAll rescues what needs it.

@@ -33,7 +33,11 @@ func (a *Array) capacity() int64 {
 	if segments == 0 {
 		return 0
 	}
-	spare := int64(reserve+classCount*len(a.devs)) * (blocks / int64(segments))
+	kept := reserve
+	if a.twoCopies.Load() { // and one more that a writer may take
+		kept = max(reserve, (deviceReserve+1)*len(a.devs))
+	}
+	spare := int64(kept+classCount*len(a.devs)) * (blocks / int64(segments))
 	return max(0, int64(float64(blocks-spare)*fullShare))
 }
 
@@ -97,7 +101,7 @@ func (a *Array) pickDevice(b *batch, need uint32) *device {
 		if d == nil || !d.writable.Load() || !b.mayUse(d) || !a.hasRoom(d, b.class, need, b.urgent) {
 			continue
 		}
-		if best == nil || a.sooner(d, best) {
+		if best == nil || a.spares(d) && !a.spares(best) || a.spares(d) == a.spares(best) && a.sooner(d, best) {
 			best = d
 		}
 	}
@@ -138,7 +142,7 @@ func (a *Array) hasRoom(d *device, class int, need uint32, urgent bool) bool {
 	if urgent {
 		return true
 	}
-	if a.twoCopies.Load() && len(d.prepared) <= deviceReserve {
+	if !a.spares(d) {
 		return false
 	}
 	return a.preparedSegments() > reserve

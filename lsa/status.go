@@ -16,7 +16,7 @@ type counters struct {
 	bytes                        [classCount]atomic.Int64
 	flushes, damaged             atomic.Int64
 	copiesMissed, repaired       atomic.Int64
-	readsOfOther                 atomic.Int64
+	readsOfOther, rebuilt        atomic.Int64
 	checkpoints, checkpointNanos atomic.Int64
 }
 
@@ -30,6 +30,7 @@ type Metrics struct {
 	DamagedReads  int64          // blocks whose checksum did not match
 	OtherReads    int64          // reads that took the other copy since the one was bad or away
 	Repaired      int64          // blocks of which a bad copy was written anew
+	Rebuilt       int64          // blocks that got a second copy again
 	CopiesMissed  int64          // records of which one copy could be written nowhere
 	Checkpoints   int64          // completed
 	CheckpointFor time.Duration  // spent in them
@@ -43,7 +44,7 @@ func (a *Array) Metrics() Metrics {
 	return Metrics{
 		Appends: c.appends.Load(), UserBytes: c.bytes[classUser].Load(), MovedBytes: c.bytes[classMoved].Load(),
 		OverheadBytes: c.overhead.Load(), Syncs: c.flushes.Load(), DamagedReads: c.damaged.Load(),
-		OtherReads: c.readsOfOther.Load(), Repaired: c.repaired.Load(), CopiesMissed: c.copiesMissed.Load(),
+		OtherReads: c.readsOfOther.Load(), Repaired: c.repaired.Load(), Rebuilt: c.rebuilt.Load(), CopiesMissed: c.copiesMissed.Load(),
 		Checkpoints: c.checkpoints.Load(), CheckpointFor: time.Duration(c.checkpointNanos.Load()),
 		LogBytes: a.logBytes.Load(), MapCache: a.blocks.Stats(),
 	}

@@ -116,7 +116,10 @@ func (s *server) remember() error {
 	if s.members != nil {
 		m.GC = s.members.GC
 		if s.cfg.Degraded {
-			m.Devices = s.members.Devices // the missing one may come back
+			m.Devices = s.members.Devices   // the missing one may come back
+			if !s.array.Status().ReadOnly { // it cannot: the array went on without it
+				m.Devices = s.devices.paths()
+			}
 		}
 	}
 	old := s.members

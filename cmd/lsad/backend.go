@@ -138,8 +138,9 @@ func (b *backend) Counters() admin.Counters {
 	return admin.Counters{
 		UserBytes: uint64(m.UserBytes), CollectedBytes: uint64(m.MovedBytes), OverheadBytes: uint64(m.OverheadBytes), Records: uint64(m.Appends),
 		Checkpoints: uint64(m.Checkpoints), CheckpointSeconds: m.CheckpointFor.Seconds(), Syncs: uint64(m.Syncs),
-		ChecksumErrors: uint64(m.DamagedReads), LogBehindBytes: m.LogBytes,
-		MapCacheBytes: m.MapCache.Bytes, MapCacheLimitBytes: m.MapCache.Budget,
+		ChecksumErrors: uint64(m.DamagedReads), BlocksRepaired: uint64(m.Repaired), BlocksRebuilt: uint64(m.Rebuilt), OtherReads: uint64(m.OtherReads),
+		LogBehindBytes: m.LogBytes,
+		MapCacheBytes:  m.MapCache.Bytes, MapCacheLimitBytes: m.MapCache.Budget,
 		MapCacheHits: uint64(m.MapCache.Hits), MapCacheMisses: uint64(m.MapCache.Misses),
 		NBDAccepted: n.Accepted, NBDRefused: n.Refused, NBDBadHandshakes: n.BadHandshakes, NBDStalled: n.Stalled, NBDBufferBytes: n.BufferBytes,
 	}

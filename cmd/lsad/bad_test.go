@@ -352,11 +352,10 @@ func TestTwoCopiesOutliveADevice(t *testing.T) {
 	if err := os.Rename(away, d1); err != nil {
 		t.Fatal(err)
 	}
-	checkFailure(t, lsad(t, dir, "serve", "--http=none"), 1, []string{"d1", "stale"})
-	if err := os.Remove(d1); err != nil {
-		t.Fatal(err)
-	}
-	p = serveIn(t, dir, append(again, "--degraded")...)
+	// It is remembered no more, and refused where it is named.
+	named := []string{"serve", "--http=none", "--device=lsad-data/d0", "--device=lsad-data/d1", "--device=lsad-data/d2"}
+	checkFailure(t, lsad(t, dir, named...), 1, []string{"d1", "stale"})
+	p = serveIn(t, dir, again...)
 	mustSh(t, dir, "qemu-io -r -f raw -c 'read -P 6 0 4M' -c 'read -P 5 4M 4M' "+uri("safe"))
 	p.stop()
 }

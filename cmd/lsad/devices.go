@@ -30,6 +30,14 @@ func (s deviceSet) close() error {
 	return errors.Join(errs...)
 }
 
+func (s deviceSet) paths() []string {
+	var all []string
+	for _, d := range s {
+		all = append(all, d.Name())
+	}
+	return all
+}
+
 // openDevices opens the devices of an existing array. With missingOK those that do not exist are left out.
 func openDevices(specs []config.DeviceSpec, readOnly, missingOK bool) (set deviceSet, err error) {
 	defer func() {

@@ -217,8 +217,9 @@ func (s *server) startServing(context.Context) error {
 	if err != nil {
 		return err
 	}
+	b := &backend{server: s, stats: stats}
 	a := admin.New(admin.Config{
-		Array:     &backend{server: s, stats: stats},
+		Array: b, Maintainer: b,
 		Collector: s.collector, IO: stats, Token: s.token, Logger: s.log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())

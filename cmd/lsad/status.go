@@ -110,7 +110,14 @@ func newDevice() *cobra.Command {
 				if t.json {
 					return printJSON(cmd, all)
 				}
-				return printDevices(cmd, all)
+				if err := printDevices(cmd, all); err != nil {
+					return err
+				}
+				w, err := c.Work(ctx)
+				if err == nil && w.Rebuild.Running {
+					_, err = fmt.Fprintf(cmd.OutOrStdout(), "rebuilding second copies: %d of %d pages of the map, %s written\n", w.Rebuild.Pages, w.Rebuild.Total, size(w.Rebuild.Blocks*4096))
+				}
+				return err
 			})
 		},
 	})

@@ -99,6 +99,7 @@ func (m *Map) Unmap(layer, block uint64, count int, lsn uint64) {
 // Move changes the place of a block if the layer itself still has it at from
 // with that LSN, and says whether it did. Descendants that inherit the block
 // see the new place too. It does not bring two copies onto one device.
+// from zero is the second place of a block that has but one.
 func (m *Map) Move(layer, block, lsn uint64, from, to format.Place) bool {
 	k, off := Key{layer, block / PageBlocks}, uint16(block%PageBlocks)
 	s := m.shard(k)
@@ -109,7 +110,7 @@ func (m *Map) Move(layer, block, lsn uint64, from, to format.Place) bool {
 		return false
 	}
 	e := p.get(off)
-	if e == nil || !e.Own || e.LSN != lsn || !e.Has(from) || together(e.Other(from), to) {
+	if e == nil || !e.Own || e.LSN != lsn || !e.has(from) || together(e.Other(from), to) {
 		s.mu.Unlock()
 		return false
 	}
@@ -125,6 +126,11 @@ func (m *Map) Move(layer, block, lsn uint64, from, to format.Place) bool {
 		}
 	})
 	return true
+}
+
+// has is Has, and says whether the second place is free if p is zero.
+func (e *Entry) has(p format.Place) bool {
+	return e.Has(p) || p == 0 && e.Kind == KindData && e.Place[1] == 0
 }
 
 // together says whether two places, if both are, lie on one device.

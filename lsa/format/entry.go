@@ -14,7 +14,8 @@ const (
 	// EntryZero maps Count blocks as zero but allocated.
 	EntryZero EntryKind = 3
 	// EntryMove maps one block, which lay at From with OldLSN, to the record's
-	// next block, if the map still has that place and that LSN.
+	// next block, if the map still has that place and that LSN. From zero means
+	// that the block has one copy, and gets another.
 	EntryMove EntryKind = 4
 	// EntryAdmin changes the catalogue: Payload is a JSON document.
 	EntryAdmin EntryKind = 5

@@ -21,6 +21,8 @@
 //	POST   /v1/volumes/NAME/snapshots/SNAPSHOT/revert
 //	GET    /v1/gc                                   PATCH: change settings
 //	POST   /v1/gc/run
+//	POST   /v1/scrub
+//	GET    /v1/work                                 how far a rebuild or a scrub is
 //	GET    /metrics, /healthz, / (the status)
 //	GET    /debug/pprof/ (only where Access.Debug is set)
 //

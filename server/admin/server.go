@@ -16,11 +16,12 @@ import (
 
 // Config is what a server is made of.
 type Config struct {
-	Array     Array     // required
-	Collector Collector // nil: there are no /v1/gc paths
-	IO        *IO       // nil: no I/O metrics
-	Token     string    // who sends it may make changes where Access.Changes is not set; "" is nobody
-	Logger    *slog.Logger
+	Array      Array      // required
+	Collector  Collector  // nil: there are no /v1/gc paths
+	Maintainer Maintainer // nil: no /v1/scrub and /v1/work
+	IO         *IO        // nil: no I/O metrics
+	Token      string     // who sends it may make changes where Access.Changes is not set; "" is nobody
+	Logger     *slog.Logger
 }
 
 // Access is what a listener allows.
@@ -62,6 +63,9 @@ func (s *Server) Handler(a Access) http.Handler {
 	s.routes(mux)
 	if s.cfg.Collector != nil {
 		s.gcRoutes(mux)
+	}
+	if s.cfg.Maintainer != nil {
+		s.maintenanceRoutes(mux)
 	}
 	mux.Handle("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /healthz", s.health)

@@ -192,6 +192,9 @@ type Counters struct {
 	CheckpointSeconds float64
 	Syncs             uint64
 	ChecksumErrors    uint64
+	BlocksRepaired    uint64
+	BlocksRebuilt     uint64
+	OtherReads        uint64
 	LogBehindBytes    int64 // of log that recovery would scan now
 
 	MapCacheBytes      int64 // in use now
