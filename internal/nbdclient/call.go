@@ -30,6 +30,7 @@ type call struct {
 	room   [4]piece // for got, mostly enough
 	status bool     // block status came
 	done   chan struct{}
+	then   Completion // instead of done
 }
 
 // piece is a range of bytes of a read, relative to it.
@@ -42,6 +43,19 @@ func (k *call) begin(cmd uint16, p []byte, off, n int64) {
 
 // cookie names the call. A late answer to an earlier use of its slot has another one.
 func (k *call) cookie() uint64 { return k.generation<<8 | k.slot }
+
+// tell gives the outcome to whoever waits for it. After that the call is theirs, or free.
+func (k *call) tell(free chan<- *call) {
+	then := k.then
+	if then == nil {
+		k.done <- struct{}{}
+		return
+	}
+	err := k.err
+	k.p, k.then = nil, nil
+	free <- k
+	then.Done(err)
+}
 
 func (k *call) op() string {
 	if k.cmd == cmdBlockStatus {

@@ -154,6 +154,35 @@ func (c *Client) checkRange(op string, off, n int64) error {
 	return nil
 }
 
+// Completion is told the outcome of a read that Start began, once, on the goroutine that receives replies: what it does
+// holds every other reply up, so it must be quick, and must not wait for the client.
+type Completion interface {
+	// Done has an error as of ReadAt.
+	Done(err error)
+}
+
+// Start begins a read and does not wait for anything: it returns false, and nothing is begun, if the client has ended,
+// too many requests are in flight or the range is not one that a single request can have.
+func (c *Client) Start(p []byte, off int64, then Completion) bool {
+	n := int64(len(p))
+	if n == 0 || n > int64(min(c.info.MaxBlock, defaultMaxPayload)) || c.checkRange("read", off, n) != nil {
+		return false
+	}
+	select {
+	case k := <-c.free:
+		k.begin(cmdRead, p, off, n)
+		k.then = then
+		if c.start(k) != nil {
+			k.then = nil
+			c.free <- k
+			return false
+		}
+		return true
+	default:
+		return false
+	}
+}
+
 // do runs one request.
 func (c *Client) do(ctx context.Context, cmd uint16, p []byte, off, n int64, extents *[]Extent) error {
 	var k *call

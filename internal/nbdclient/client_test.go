@@ -365,6 +365,56 @@ func (f *fake) echo(n int) {
 	}
 }
 
+// outcome is a Completion.
+type outcome chan error
+
+func (o outcome) Done(err error) { o <- err }
+
+func TestStart(t *testing.T) {
+	c, f := rig(t, structured)
+	go f.echo(4096)
+	p, done := make([]byte, 4096), make(outcome, 2*MaxInFlight)
+	for _, bad := range []int64{-1, 1 << 20} {
+		if c.Start(p, bad, done) {
+			t.Errorf("a read at %d was begun", bad)
+		}
+	}
+	if got := testing.AllocsPerRun(200, func() {
+		if !c.Start(p, 0, done) {
+			t.Fatal("not begun")
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}); got >= 1 {
+		t.Errorf("%v allocations per read", got)
+	}
+	f.conn.Close()
+	<-c.Done()
+	if c.Start(p, 0, done) {
+		t.Error("a client that has ended began a read")
+	}
+}
+
+// Every read that was begun is told of, also when the connection goes.
+func TestStartEnds(t *testing.T) {
+	c, f := rig(t, simple)
+	done := make(outcome, 2*MaxInFlight)
+	begun := 0
+	for c.Start(make([]byte, 10), 0, done) {
+		begun++
+	}
+	if begun != MaxInFlight {
+		t.Errorf("%d reads in flight", begun)
+	}
+	f.conn.Close()
+	for range begun {
+		if err := <-done; !errors.Is(err, ErrDisconnected) {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
 func TestReadAllocatesNothing(t *testing.T) {
 	c, f := rig(t, structured)
 	go f.echo(4096)

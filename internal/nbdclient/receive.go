@@ -66,7 +66,7 @@ func (c *Client) finishAll() {
 		c.mu.Unlock()
 		if state == waiting || state == filling {
 			k.err = err
-			k.done <- struct{}{}
+			k.tell(c.free)
 		}
 	}
 }
@@ -124,7 +124,7 @@ func (r *receiver) release(finished bool) {
 	}
 	r.c.inFlight.Add(-1)
 	if wanted {
-		k.done <- struct{}{}
+		k.tell(r.c.free)
 		return
 	}
 	k.p = nil
