@@ -1,0 +1,26 @@
+package qemu
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Errors that callers can test for.
+var (
+	// ErrMalformed: the peer sent what is no migration stream, or breaks its rules.
+	ErrMalformed = errors.New("malformed migration stream")
+	// ErrUnsupported: the stream uses something that lsad does not take; the error names it.
+	ErrUnsupported = errors.New("not supported")
+	// ErrRefused: the destination ended the migration.
+	ErrRefused = errors.New("refused by the destination")
+	// ErrLost: the connection broke.
+	ErrLost = errors.New("connection lost")
+)
+
+func malformed(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrMalformed, fmt.Sprintf(format, args...))
+}
+
+func unsupported(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrUnsupported, fmt.Sprintf(format, args...))
+}

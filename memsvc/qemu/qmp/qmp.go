@@ -1,0 +1,185 @@
+// Package qmp is a client of QEMU's machine protocol, as far as lsad needs it: commands one after the other, and
+// events (docs/interop/qmp-spec.txt of QEMU).
+//
+// A Client owns its connection and belongs to one goroutine at a time. Nothing runs beside it: events are kept as
+// they are met while a reply is awaited.
+package qmp
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+)
+
+// ErrCommand: QEMU refused a command. The error says why in QEMU's words.
+var ErrCommand = errors.New("refused by QEMU")
+
+// Limits of what is read.
+const (
+	maxMessage = 8 << 20 // bytes
+	maxEvents  = 1024
+)
+
+// Event is something that happened in QEMU.
+type Event struct {
+	Name string
+	Data json.RawMessage
+	Time time.Time // by QEMU's clock
+}
+
+// Client is a connection to a QEMU's monitor.
+type Client struct {
+	conn   net.Conn
+	scan   *bufio.Scanner
+	events []Event
+	nextID int
+}
+
+// Dial connects to a monitor (-qmp unix:PATH,server=on,wait=off) and negotiates.
+func Dial(ctx context.Context, network, address string) (*Client, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, fmt.Errorf("QMP: %w", err)
+	}
+	c := &Client{conn: conn, scan: bufio.NewScanner(conn)}
+	c.scan.Buffer(make([]byte, 0, 64<<10), maxMessage)
+	if err := c.greet(ctx); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("QMP %s: %w", address, err)
+	}
+	return c, nil
+}
+
+// Close closes the connection.
+func (c *Client) Close() error { return c.conn.Close() }
+
+// message is anything that QEMU sends.
+type message struct {
+	QMP    json.RawMessage `json:"QMP"`
+	ID     *int            `json:"id"`
+	Return json.RawMessage `json:"return"`
+	Error  *struct {
+		Desc string `json:"desc"`
+	} `json:"error"`
+	Event string          `json:"event"`
+	Data  json.RawMessage `json:"data"`
+	Time  struct {
+		Seconds      int64 `json:"seconds"`
+		Microseconds int64 `json:"microseconds"`
+	} `json:"timestamp"`
+}
+
+func (c *Client) greet(ctx context.Context) error {
+	// One monitor has one client: a second one waits for the first to leave, without a word.
+	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("no greeting: another program has this monitor open"))
+	defer cancel()
+	m, err := c.receive(ctx)
+	if err != nil {
+		return err
+	}
+	if m.QMP == nil {
+		return errors.New("it does not greet as QMP does: is this a monitor with mode=control?")
+	}
+	return c.Execute(ctx, "qmp_capabilities", nil, nil)
+}
+
+// Execute runs a command with arguments (nil for none) and decodes what it returns into result, unless that is nil.
+func (c *Client) Execute(ctx context.Context, command string, arguments, result any) error {
+	c.nextID++
+	id := c.nextID
+	line, err := json.Marshal(struct {
+		Execute   string `json:"execute"`
+		Arguments any    `json:"arguments,omitempty"`
+		ID        int    `json:"id"`
+	}{command, arguments, id})
+	if err != nil {
+		return fmt.Errorf("QMP %s: %w", command, err)
+	}
+	stop := c.interruptible(ctx)
+	_, err = c.conn.Write(append(line, '\n'))
+	stop()
+	if err != nil {
+		return fmt.Errorf("QMP %s: %w", command, cause(ctx, err))
+	}
+	for {
+		m, err := c.receive(ctx)
+		switch {
+		case err != nil:
+			return fmt.Errorf("QMP %s: %w", command, err)
+		case m.ID == nil || *m.ID != id:
+			continue // the late reply to a command that was given up
+		case m.Error != nil:
+			return fmt.Errorf("QMP %s: %w: %s", command, ErrCommand, m.Error.Desc)
+		case result == nil:
+			return nil
+		}
+		if err := json.Unmarshal(m.Return, result); err != nil {
+			return fmt.Errorf("QMP %s: %w", command, err)
+		}
+		return nil
+	}
+}
+
+// Wait returns the oldest event that match accepts, and forgets those before it.
+func (c *Client) Wait(ctx context.Context, match func(Event) bool) (Event, error) {
+	for {
+		for i, e := range c.events {
+			if match(e) {
+				c.events = c.events[i+1:]
+				return e, nil
+			}
+		}
+		c.events = c.events[:0]
+		if _, err := c.receive(ctx); err != nil {
+			return Event{}, fmt.Errorf("QMP: wait for an event: %w", err)
+		}
+	}
+}
+
+// receive reads one message. Events are kept and returned.
+func (c *Client) receive(ctx context.Context) (message, error) {
+	var m message
+	stop := c.interruptible(ctx)
+	defer stop()
+	if !c.scan.Scan() {
+		err := c.scan.Err()
+		if err == nil {
+			err = errors.New("QEMU closed the monitor")
+		}
+		return m, cause(ctx, err)
+	}
+	if err := json.Unmarshal(c.scan.Bytes(), &m); err != nil {
+		return m, err
+	}
+	if m.Event != "" && len(c.events) < maxEvents {
+		t := time.Unix(m.Time.Seconds, m.Time.Microseconds*1000)
+		c.events = append(c.events, Event{m.Event, m.Data, t})
+	}
+	return m, nil
+}
+
+// interruptible lets ctx end reads and writes until the function that it returns is called.
+func (c *Client) interruptible(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { c.conn.SetDeadline(time.Unix(1, 0)) })
+}
+
+func cause(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// Status is the run state of the VM: running, paused, postmigrate, inmigrate and others.
+func (c *Client) Status(ctx context.Context) (string, error) {
+	var s struct {
+		Status string `json:"status"`
+	}
+	err := c.Execute(ctx, "query-status", nil, &s)
+	return s.Status, err
+}

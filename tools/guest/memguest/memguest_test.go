@@ -1,0 +1,124 @@
+package memguest
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"lsad/memsvc/qemu"
+	"lsad/tools/guest"
+)
+
+// The kit is made once for all tests.
+var kit = sync.OnceValues(func() (*Kit, error) {
+	dir, err := os.MkdirTemp("", "lsad-memguest-kit-")
+	if err != nil {
+		return nil, err
+	}
+	kitDir = dir
+	return Make(context.Background(), dir)
+})
+
+var kitDir string
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	os.RemoveAll(kitDir)
+	os.Exit(code)
+}
+
+// start starts a VM for a test. Its output is logged if the test fails.
+func start(t *testing.T, o Options) *VM {
+	t.Helper()
+	if os.Getenv("LSAD_TEST") != "full" {
+		t.Skip("boots an emulated machine: set LSAD_TEST=full to run it")
+	}
+	k, err := kit()
+	if errors.Is(err, guest.ErrUnavailable) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	vm, err := k.Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		vm.Close()
+		if t.Failed() {
+			t.Logf("%s:\n%s", o.RAMFile, vm.Output())
+		}
+	})
+	return vm
+}
+
+// check is fatal if err is not nil.
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// patience ends tests that hang; nothing takes nearly as long.
+const patience = 4 * time.Minute
+
+func withPatience(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// ramFile is a sparse file as a qemu.RAMFile.
+type ramFile struct{ *os.File }
+
+func newRAMFile(t *testing.T) ramFile {
+	f, err := os.CreateTemp(t.TempDir(), "ram")
+	check(t, err)
+	t.Cleanup(func() { f.Close() })
+	return ramFile{f}
+}
+
+func (f ramFile) Zero(off, n int64) error {
+	return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+}
+
+// save has a VM migrate into a file.
+func save(t *testing.T, ctx context.Context, vm *VM) (*qemu.Ingested, ramFile) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "in")
+	l, err := net.Listen("unix", path)
+	check(t, err)
+	defer l.Close()
+	check(t, vm.Migrate(ctx, "unix:"+path))
+	conn, err := l.Accept()
+	check(t, err)
+	defer conn.Close()
+	ram := newRAMFile(t)
+	began := time.Now()
+	in, err := qemu.Ingest(ctx, conn, ram, qemu.IngestOptions{})
+	check(t, err)
+	t.Logf("ingested %d pages with data, %d zero, %d absent, %d again, in %v; %d bytes of device state",
+		in.Data, in.Zero, in.Absent, in.Again, time.Since(began).Round(time.Millisecond), len(in.State.Device))
+	return in, ram
+}
+
+func TestSave(t *testing.T) {
+	ctx := withPatience(t)
+	vm := start(t, Options{MemoryMiB: 256, UsedMiB: 48, FreedMiB: 64})
+	check(t, vm.WaitLine(ctx, "ready"))
+	check(t, vm.WaitRounds(ctx, 2))
+	in, _ := save(t, ctx, vm)
+	for _, b := range in.State.Blocks {
+		t.Logf("block %s: %d bytes", b.Name, b.Size)
+	}
+	t.Logf("machine %s", in.State.Machine)
+}
