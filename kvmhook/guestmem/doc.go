@@ -1,6 +1,6 @@
 // Package guestmem finds out which pages of a paused Linux guest were free, from
 // nothing but the guest's memory: no agent in the guest, no device, no change to
-// the virtual machine monitor. It also opens the files that such memory comes in.
+// the virtual machine monitor.
 //
 // # How free pages are found
 //
