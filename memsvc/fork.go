@@ -1,0 +1,124 @@
+package memsvc
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Fork makes a writable clone of an image, and clones of the snapshots of its volumes: NAME-VOLUME. However large
+// the image is, it takes no longer.
+func (s *Service) Fork(ctx context.Context, image, name string) (Info, error) {
+	if err := s.checkName(name); err != nil {
+		return Info{}, err
+	}
+	info, err := s.Get(image)
+	if err != nil {
+		return Info{}, err
+	}
+	if info.Writable {
+		return Info{}, fmt.Errorf("image %q is a fork itself: %w: fork the image that it comes from", image, ErrInvalid)
+	}
+	if err := s.take(name); err != nil {
+		return Info{}, err
+	}
+	defer s.give(name)
+	m := *info.Manifest
+	m.Parent, m.ForkedAt, m.Volumes = image, time.Now().UTC(), clonesFor(name, m.Volumes)
+	hidden := stagingName()
+	if err := s.fork(ctx, image, hidden, name, &m); err != nil {
+		clean := context.WithoutCancel(ctx)
+		if e := s.deleteStaging(clean, hidden, staging{Image: name, Since: m.ForkedAt, Volumes: m.Volumes}); e != nil {
+			s.log.Error("a fork that failed left something behind, which the next start deletes", "image", name, "error", e)
+		}
+		return Info{}, fmt.Errorf("fork image %q: %w", image, err)
+	}
+	return s.Get(name)
+}
+
+func clonesFor(name string, refs []VolumeRef) []VolumeRef {
+	refs = slices.Clone(refs)
+	for i := range refs {
+		refs[i].Clone = name + "-" + refs[i].Name
+	}
+	return refs
+}
+
+func (s *Service) fork(ctx context.Context, image, hidden, name string, m *Manifest) error {
+	if err := s.store.Clone(ctx, image, "", hidden); err != nil {
+		return err
+	}
+	v, err := s.store.Volume(hidden)
+	if err != nil {
+		return err
+	}
+	a, err := decodeAttributes(v.Attributes)
+	if err != nil {
+		return err
+	}
+	// The staging attributes list the clones before they are made, so that a sweep finds them.
+	raw, err := encodeStaging(staging{Image: name, Since: m.ForkedAt, Volumes: m.Volumes})
+	if err == nil {
+		err = s.store.Update(ctx, hidden, VolumeUpdate{Attributes: raw})
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.cloneAll(ctx, m.Volumes); err != nil {
+		return err
+	}
+	if a.Manifest, err = m.encode(); err != nil {
+		return err
+	}
+	return s.publish(ctx, hidden, name, a, false)
+}
+
+// cloneAll makes the clones that refs name.
+func (s *Service) cloneAll(ctx context.Context, refs []VolumeRef) error {
+	for _, ref := range refs {
+		if err := s.store.Clone(ctx, ref.Name, ref.Snapshot, ref.Clone); err != nil {
+			return fmt.Errorf("clone of volume %q: %w", ref.Name, err)
+		}
+	}
+	return nil
+}
+
+// publish makes an image or a fork of a staging volume, in one step.
+func (s *Service) publish(ctx context.Context, hidden, name string, a *attributes, seal bool) error {
+	raw, err := a.encode()
+	if err != nil {
+		return err
+	}
+	return s.store.Update(ctx, hidden, VolumeUpdate{Name: name, Attributes: raw, Seal: seal})
+}
+
+// imageAttributes are those of an image with a manifest and nothing else.
+func imageAttributes(manifest json.RawMessage) *attributes {
+	return &attributes{Kind: kindImage, Manifest: manifest}
+}
+
+// CloneVolumes makes clones PREFIX-VOLUME of the volumes of an image, for a VM that is restored from it, and
+// returns their names. All or none are made.
+func (s *Service) CloneVolumes(ctx context.Context, image, prefix string) ([]string, error) {
+	info, err := s.Get(image)
+	if err != nil {
+		return nil, err
+	}
+	refs := clonesFor(prefix, info.Manifest.Volumes)
+	since := time.Now().UTC()
+	var made []string
+	for i, ref := range refs {
+		if err := s.cloneAll(ctx, refs[i:i+1]); err != nil {
+			for _, ref := range refs[:i] {
+				if e := s.deleteRef(context.WithoutCancel(ctx), ref, staging{Image: image, Since: since}); e != nil {
+					s.log.Error("a clone that is not needed could not be deleted", "volume", ref.Clone, "error", e)
+				}
+			}
+			return nil, fmt.Errorf("image %q: %w", image, err)
+		}
+		made = append(made, ref.Clone)
+	}
+	return made, nil
+}

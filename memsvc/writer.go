@@ -1,0 +1,318 @@
+package memsvc
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Spec is what has to be known of an image before its first page.
+type Spec struct {
+	Name    string
+	Source  string // "raw", "elf" or "qemu"
+	Machine string
+	Blocks  []Block  // offsets may be left zero: blocks follow one another
+	Parent  string   // an image of equal size that it begins as; "" for none
+	Volumes []string // of the VM: Snapshots takes snapshots of them
+}
+
+// Writer writes one image. It is not visible to anybody until Seal; Abort, or the death of the process, leaves
+// nothing of it. WritePages and Discard may be called from many goroutines at once, the rest from one. Every
+// writer ends with Seal or Abort.
+type Writer struct {
+	s        *Service
+	hidden   string
+	manifest *Manifest
+	staging  staging
+	volume   Volume
+	name     string
+	ram      int64
+
+	mu    sync.Mutex
+	ended bool
+}
+
+// Begin makes room for an image.
+func (s *Service) Begin(ctx context.Context, spec Spec) (*Writer, error) {
+	if err := s.checkName(spec.Name); err != nil {
+		return nil, err
+	}
+	m := &Manifest{Created: time.Now().UTC(), Source: spec.Source, Machine: spec.Machine, Parent: spec.Parent, Blocks: slices.Clone(spec.Blocks)}
+	next := int64(0)
+	for i := range m.Blocks {
+		m.Blocks[i].Offset = next
+		next += max(0, m.Blocks[i].Size)
+	}
+	if err := validateBlocks(m.Blocks); err != nil {
+		return nil, fmt.Errorf("image %q: %w", spec.Name, err)
+	}
+	w := &Writer{s: s, hidden: stagingName(), manifest: m, name: spec.Name, ram: m.RAM(), staging: staging{Image: spec.Name, Since: m.Created}}
+	if err := w.checkVolumes(spec.Volumes); err != nil {
+		return nil, fmt.Errorf("image %q: %w", spec.Name, err)
+	}
+	if err := s.take(spec.Name); err != nil {
+		return nil, err
+	}
+	s.count(func(st *Stats) { st.ImportsActive++ })
+	if err := w.create(ctx, spec.Parent); err != nil {
+		return nil, errors.Join(fmt.Errorf("image %q: %w", spec.Name, err), w.Abort())
+	}
+	return w, nil
+}
+
+// checkVolumes plans the snapshots.
+func (w *Writer) checkVolumes(volumes []string) error {
+	if len(volumes) > MaxVolumes {
+		return fmt.Errorf("%w: %d volumes, there can be %d", ErrInvalid, len(volumes), MaxVolumes)
+	}
+	suffix := random()
+	for i, name := range volumes {
+		v, err := w.s.store.Volume(name)
+		if err != nil {
+			return err
+		}
+		if Classify(name, v.Attributes) != ClassVolume || slices.Contains(volumes[:i], name) {
+			return fmt.Errorf("%w: %q is named twice, or not a volume", ErrInvalid, name)
+		}
+		w.staging.Volumes = append(w.staging.Volumes, VolumeRef{Name: name, Snapshot: "image-" + suffix})
+	}
+	return nil
+}
+
+func (w *Writer) create(ctx context.Context, parent string) error {
+	raw, err := encodeStaging(w.staging)
+	if err != nil {
+		return err
+	}
+	if parent == "" {
+		err = w.s.store.Create(ctx, w.hidden, w.ram, raw)
+	} else {
+		err = w.clone(ctx, parent, raw)
+	}
+	if err != nil {
+		return err
+	}
+	w.volume, err = w.s.store.Open(w.hidden, "the import of image "+w.name)
+	return err
+}
+
+// clone begins as the parent's RAM.
+func (w *Writer) clone(ctx context.Context, parent string, raw []byte) error {
+	info, err := w.s.Get(parent)
+	if err != nil {
+		return err
+	}
+	if info.Writable || info.Manifest.RAM() != w.ram {
+		return fmt.Errorf("%w: parent %q has %d bytes of RAM, this image has %d; it must be an image, not a fork, of the same VM",
+			ErrInvalid, parent, info.Manifest.RAM(), w.ram)
+	}
+	if err := w.s.store.Clone(ctx, parent, "", w.hidden); err != nil {
+		return err
+	}
+	if err := w.s.store.Update(ctx, w.hidden, VolumeUpdate{Attributes: raw}); err != nil {
+		return err
+	}
+	return w.s.store.Resize(ctx, w.hidden, w.ram, true) // without the parent's device state
+}
+
+// Snapshots takes the snapshots of the VM's volumes. Call it while the VM is paused.
+func (w *Writer) Snapshots(ctx context.Context) error {
+	for _, ref := range w.staging.Volumes {
+		if err := w.s.store.Snapshot(ctx, ref.Name, ref.Snapshot); err != nil {
+			return fmt.Errorf("image %q: %w", w.name, err)
+		}
+	}
+	w.manifest.Volumes = w.staging.Volumes
+	return nil
+}
+
+// RAM is the number of bytes of all RAM blocks.
+func (w *Writer) RAM() int64 { return w.ram }
+
+// WritePages writes whole pages at offsets in the image, data[i] at offs[i]. Bytes beyond the RAM are refused.
+func (w *Writer) WritePages(offs []int64, data [][]byte) error {
+	for i, off := range offs {
+		if err := w.check(off, int64(len(data[i]))); err != nil {
+			return err
+		}
+	}
+	errs := make([]error, len(offs))
+	w.volume.WriteBatch(offs, data, errs)
+	if err := firstError(errs); err != nil {
+		return fmt.Errorf("image %q: %w", w.name, err)
+	}
+	return nil
+}
+
+func firstError(errs []error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Discard makes holes of whole pages: what was written there before, or came from the parent, is gone.
+func (w *Writer) Discard(off, n int64) error {
+	if err := w.check(off, n); err != nil {
+		return err
+	}
+	if err := w.volume.Trim(off, n); err != nil {
+		return fmt.Errorf("image %q: %w", w.name, err)
+	}
+	return nil
+}
+
+// ReadAt reads RAM as it is now: the parent's, and what was written since.
+func (w *Writer) ReadAt(p []byte, off int64) error {
+	if err := w.check(off, int64(len(p))); err != nil {
+		return err
+	}
+	return w.volume.ReadAt(p, off)
+}
+
+// Extents calls fn with consecutive extents of what is in the image now; see Volume.
+func (w *Writer) Extents(off, n int64, fn func(n int64, hole, zero bool) bool) error {
+	if err := w.check(off, n); err != nil {
+		return err
+	}
+	return w.volume.Extents(off, n, fn)
+}
+
+func (w *Writer) check(off, n int64) error {
+	if off < 0 || n < 0 || off%PageSize != 0 || n%PageSize != 0 || off > w.ram || n > w.ram-off {
+		return fmt.Errorf("image %q: %w: %d bytes at %d are not pages of its %d bytes of RAM", w.name, ErrInvalid, n, off, w.ram)
+	}
+	return nil
+}
+
+// stateChunk is how much device state is written at a time, in bytes.
+const stateChunk = 1 << 20
+
+// WriteState stores the device state: all that r has, at most MaxState bytes. It can be called once.
+func (w *Writer) WriteState(ctx context.Context, r io.Reader) error {
+	st := State{Offset: w.ram}
+	sum := sha256.New()
+	buf := make([]byte, stateChunk)
+	for {
+		n, err := io.ReadFull(r, buf)
+		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+			return fmt.Errorf("image %q: device state: %w", w.name, err)
+		}
+		if n == 0 {
+			break
+		}
+		if st.Length+int64(n) > MaxState {
+			return fmt.Errorf("image %q: %w: device state of more than %d bytes", w.name, ErrInvalid, int64(MaxState))
+		}
+		_, _ = sum.Write(buf[:n]) // a hash takes everything
+		if err := w.appendState(ctx, buf[:n], st.Length); err != nil {
+			return fmt.Errorf("image %q: device state: %w", w.name, err)
+		}
+		st.Length += int64(n)
+		if err != nil {
+			break
+		}
+	}
+	if st.Length > 0 {
+		st.SHA256 = hex.EncodeToString(sum.Sum(nil))
+		w.manifest.State = st
+	}
+	return nil
+}
+
+func (w *Writer) appendState(ctx context.Context, data []byte, at int64) error {
+	padded := data
+	if rest := len(data) % PageSize; rest > 0 {
+		padded = append(slices.Clone(data), make([]byte, PageSize-rest)...)
+	}
+	off := w.ram + at
+	if err := w.s.store.Resize(ctx, w.hidden, off+int64(len(padded)), false); err != nil {
+		return err
+	}
+	errs := make([]error, 1)
+	w.volume.WriteBatch([]int64{off}, [][]byte{padded}, errs)
+	return errs[0]
+}
+
+// Summary is what is known of an image when all of it was written.
+type Summary struct {
+	Kernel  string
+	Pages   PageCounts
+	Elision Elision
+	Steps   []Step
+}
+
+// Seal makes the image what everybody sees, in one durable step. If it fails the image is gone, as after Abort.
+func (w *Writer) Seal(ctx context.Context, sum Summary) (Info, error) {
+	w.manifest.Kernel, w.manifest.Pages, w.manifest.Elision, w.manifest.Steps = sum.Kernel, sum.Pages, sum.Elision, sum.Steps
+	if err := w.seal(ctx); err != nil {
+		return Info{}, errors.Join(fmt.Errorf("image %q: %w", w.name, err), w.Abort())
+	}
+	w.end()
+	w.s.count(func(st *Stats) {
+		st.Imports++
+		st.StoredBytes += (sum.Pages.InUse - sum.Pages.Shared) * PageSize
+		st.FreeBytes += sum.Pages.Free * PageSize
+		st.ZeroBytes += sum.Pages.Zero * PageSize
+	})
+	return w.s.Get(w.name)
+}
+
+func (w *Writer) seal(ctx context.Context) error {
+	text, err := w.manifest.encode()
+	if err != nil {
+		return err
+	}
+	if err := w.volume.Flush(); err != nil {
+		return err
+	}
+	// A volume that is open for writing cannot be sealed.
+	if err := w.closeVolume(); err != nil {
+		return err
+	}
+	return w.s.publish(ctx, w.hidden, w.name, imageAttributes(text), true)
+}
+
+func (w *Writer) closeVolume() error {
+	if w.volume == nil {
+		return nil
+	}
+	err := w.volume.Close()
+	w.volume = nil
+	return err
+}
+
+// end gives the name back; it says whether that was news.
+func (w *Writer) end() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ended {
+		return false
+	}
+	w.ended = true
+	w.s.give(w.name)
+	w.s.count(func(st *Stats) { st.ImportsActive-- })
+	return true
+}
+
+// Abort deletes what was written, and the snapshots. After Seal it does nothing.
+func (w *Writer) Abort() error {
+	if !w.end() {
+		return nil
+	}
+	w.s.count(func(st *Stats) { st.ImportsFailed++ })
+	err := w.closeVolume()
+	err = errors.Join(err, w.s.deleteStaging(context.Background(), w.hidden, w.staging))
+	if err != nil {
+		return fmt.Errorf("image %q: what was imported of it could not be deleted, the next start of the server will: %w", w.name, err)
+	}
+	return nil
+}
