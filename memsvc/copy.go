@@ -21,10 +21,9 @@ func copyMemory(ctx context.Context, i *importing) (PageCounts, error) {
 	defer cancel(nil)
 	var next atomic.Int64
 	var wg sync.WaitGroup
-	spans := spansOf(i.src.Blocks)
 	copiers := make([]*copier, min(maxCopiers, max(2, runtime.GOMAXPROCS(0))))
 	for n := range copiers {
-		c := &copier{i: i, spans: spans, buf: make([]byte, copyChunk)}
+		c := &copier{i: i, buf: make([]byte, copyChunk)}
 		if i.o.Parent != "" {
 			c.parent = make([]byte, copyChunk)
 		}
@@ -60,7 +59,6 @@ func (c *PageCounts) add(d *PageCounts) {
 	c.Free += d.Free
 	c.Zero += d.Zero
 	c.Shared += d.Shared
-	c.Kept += d.Kept
 }
 
 // fate of a page.
@@ -75,7 +73,6 @@ const (
 // copier is one worker of an import.
 type copier struct {
 	i      *importing
-	spans  []span
 	at     int // the span of the page before
 	pages  PageCounts
 	base   int64  // of the chunk under way
@@ -144,9 +141,8 @@ func (c *copier) present(from, to int64) error {
 // decide counts a page and says what becomes of it.
 func (c *copier) decide(off int64) fate {
 	page := c.buf[off-c.base:][:PageSize]
-	free := c.free(off)
 	switch {
-	case free && !(c.i.report.Poisoned && bytes.Equal(page, poison[:])):
+	case c.free(off):
 		c.pages.Free++
 		return fateHole
 	case bytes.Equal(page, zeros[:]):
@@ -154,9 +150,6 @@ func (c *copier) decide(off int64) fate {
 		return fateHole
 	}
 	c.pages.InUse++
-	if free {
-		c.pages.Kept++
-	}
 	if c.parent != nil && bytes.Equal(page, c.parent[off-c.base:][:PageSize]) {
 		c.pages.Shared++
 		return fateSame
@@ -188,52 +181,19 @@ func (c *copier) free(off int64) bool {
 	if c.i.free == nil {
 		return false
 	}
-	for c.at = min(c.at, len(c.spans)-1); ; {
-		switch s := &c.spans[c.at]; {
-		case off < s.off:
-			c.at--
-		case off >= s.off+s.size:
-			c.at++
-		default:
-			return s.known && c.i.free.Has(s.gpa+uint64(off-s.off))
+	spans := c.i.spans
+	if s := &spans[c.at]; off < s.off || off >= s.off+s.size {
+		n := sort.Search(len(spans), func(n int) bool { return spans[n].off+spans[n].size > off })
+		if n == len(spans) || off < spans[n].off {
+			return false // it is not known where that is in the guest
 		}
+		c.at = n
 	}
-}
-
-// span of an image that is one range in the guest.
-type span struct {
-	off, size int64
-	gpa       uint64
-	known     bool // gpa is
-}
-
-// spansOf covers the image.
-func spansOf(blocks []Block) []span {
-	var all []span
-	for i := range blocks {
-		b := &blocks[i]
-		if len(b.Ranges) == 0 {
-			all = append(all, span{off: b.Offset, size: b.Size})
-		}
-		off := b.Offset
-		for _, r := range b.Ranges {
-			all = append(all, span{off, r.Size, r.GPA, true})
-			off += r.Size
-		}
-	}
-	return all
+	s := &spans[c.at]
+	return c.i.free.Has(s.first + uint64(off-s.off)/PageSize)
 }
 
 var zeros [PageSize]byte
-
-// poison is what a guest with page_poison=1 fills its free pages with, and expects to find in them (PAGE_POISON in
-// the kernel's linux/poison.h).
-var poison = func() (p [PageSize]byte) {
-	for i := range p {
-		p[i] = 0xaa
-	}
-	return p
-}()
 
 func allZero(p []byte) bool {
 	for ; len(p) >= PageSize; p = p[PageSize:] {

@@ -11,8 +11,8 @@
 // for it. Sweep deletes what a dead process left behind.
 //
 // The package owns the format of those attributes and the names that begin with "importing.". Storage comes
-// through the interfaces Store and Volume, the search for free pages through FreeFinder; it imports neither the
-// array nor a server. It opens the files that an import names, and writes none.
+// through the interfaces Store and Volume; it imports neither the array nor a server. Which pages are free finds
+// kvmhook/guestmem. Files are read only.
 //
 // # Locks
 //

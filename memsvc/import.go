@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+
+	"lsad/kvmhook/guestmem"
 )
 
 // ImportOptions of Import.
@@ -55,8 +58,9 @@ type importing struct {
 	src    *Source
 	o      *ImportOptions
 	data   []extent
-	free   FreeSet // nil: none is known
-	report FreeReport
+	free   *guestmem.PageSet // nil: none is known
+	spans  []span            // where its pages are; in order
+	report guestmem.Report
 	pages  PageCounts
 }
 
@@ -94,12 +98,8 @@ func (i *importing) run(ctx context.Context) error {
 
 // findFree asks which pages are free, for each layout that is possible until one is trusted.
 func (i *importing) findFree(ctx context.Context) error {
-	switch {
-	case i.o.KeepFree:
-		i.report.Why = "all pages but those of zeros were to be kept"
-		return nil
-	case i.s.finder == nil:
-		i.report.Why = "this server does not look for free pages"
+	if i.o.KeepFree {
+		i.report.Why = "free pages were to be kept"
 		return nil
 	}
 	i.o.Progress.Begin("find free pages", 0)
@@ -107,24 +107,37 @@ func (i *importing) findFree(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	given := i.src.Blocks
-	try := append([][]Range{given[0].Ranges}, i.src.Layouts...)
-	for n, ranges := range try {
-		blocks := append([]Block(nil), given...)
-		blocks[0].Ranges = ranges
-		set, report, e := i.s.finder.FreePages(ctx, m.regions(blocks))
-		if err = e; err != nil {
-			break
+	for n := -1; n < len(i.src.Layouts) && i.free == nil && err == nil; n++ {
+		blocks := slices.Clone(i.src.Blocks)
+		if n >= 0 {
+			blocks[0].Ranges = i.src.Layouts[n]
 		}
-		if n == 0 || set != nil {
-			i.free, i.report = set, report
-		}
-		if set != nil {
-			i.src.Blocks = blocks
-			break
-		}
+		err = i.findFreeAt(ctx, m, blocks)
 	}
 	return errors.Join(err, m.close())
+}
+
+// findFreeAt supposes that the blocks are where they say. The first report is kept unless a later one is better.
+func (i *importing) findFreeAt(ctx context.Context, m *mapping, blocks []Block) error {
+	memory, spans, err := m.guest(blocks)
+	if errors.Is(err, guestmem.ErrMemory) {
+		i.report.Why = "where the memory is in the guest is not known"
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	set, report, err := i.s.freePages(ctx, memory, guestmem.Options{CR3: i.src.CR3})
+	if err != nil {
+		return err
+	}
+	if set != nil || i.report.Why == "" {
+		i.report = report
+	}
+	if set != nil {
+		i.free, i.spans, i.src.Blocks = set, spans, blocks
+	}
+	return nil
 }
 
 func (i *importing) summary() Summary {

@@ -9,9 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"lsad/kvmhook/guestmem"
 )
 
-// ramFile makes a file of so many pages: each is a hole (' '), zeros ('0'), poison ('p') or data of its own.
+// ramFile makes a file of so many pages: each is a hole (' '), zeros ('0') or data of its own.
 func ramFile(t *testing.T, kinds string) *os.File {
 	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "ram"))
@@ -34,11 +36,8 @@ func ramFile(t *testing.T, kinds string) *os.File {
 }
 
 func pageOf(kind rune) []byte {
-	switch kind {
-	case ' ', '0':
+	if kind == ' ' || kind == '0' {
 		return make([]byte, PageSize)
-	case 'p':
-		return bytes.Repeat([]byte{0xaa}, PageSize)
 	}
 	r := rand.New(rand.NewPCG(uint64(kind), 1))
 	p := make([]byte, PageSize)
@@ -48,21 +47,22 @@ func pageOf(kind rune) []byte {
 	return p
 }
 
-// finder says that the pages of its set, by guest-physical page number, are free.
-type finder struct {
-	free   map[uint64]bool
-	report FreeReport
-	low    int // what the first region must have, in pages; 0: anything
-}
-
-func (f *finder) FreePages(_ context.Context, regions []Region) (FreeSet, FreeReport, error) {
-	if f.low > 0 && len(regions[0].Data) != f.low*PageSize {
-		return nil, FreeReport{Why: "that is not where it is"}, nil
+// free makes a FreePages that says that pages of its set, by guest-physical page number, are free, if the first range
+// has low pages (0: any number).
+func free(low int, pages ...uint64) FreePages {
+	return func(_ context.Context, m *guestmem.Memory, _ guestmem.Options) (*guestmem.PageSet, guestmem.Report, error) {
+		if low > 0 && len(m.Ranges()[0].Data) != low*PageSize {
+			return nil, guestmem.Report{Why: "that is not where it is"}, nil
+		}
+		set := guestmem.NewPageSet(m.Pages())
+		for _, gpa := range pages {
+			if page, ok := m.PageAt(gpa * PageSize); ok {
+				set.Add(page, 1)
+			}
+		}
+		return set, guestmem.Report{Trusted: true, Kernel: "6.12", Why: "agrees"}, nil
 	}
-	return f, f.report, nil
 }
-
-func (f *finder) Has(gpa uint64) bool { return f.free[gpa/PageSize] }
 
 func paused(context.Context) error { return nil }
 
@@ -111,35 +111,20 @@ func checkImage(t *testing.T, s *Service, name, kinds string) {
 }
 
 func TestImport(t *testing.T) {
-	free := func(n ...uint64) *finder {
-		f := &finder{free: map[uint64]bool{}, report: FreeReport{Kernel: "6.12", Why: "agrees"}}
-		for _, n := range n {
-			f.free[n] = true
-		}
-		return f
-	}
-	poisoned := free(1, 3)
-	poisoned.report.Poisoned = true
 	for _, test := range []struct {
 		name, ram, image string
-		finder           *finder
+		free             FreePages
 		keep             bool
 		pages            PageCounts
 	}{
 		{"data and zeros", "ab0c  d", "ab c  d", nil, false, PageCounts{Total: 7, InUse: 4, Zero: 3}},
 		{"all zeros", "00 0", "    ", nil, false, PageCounts{Total: 4, Zero: 4}},
 		{"only holes", "    ", "    ", nil, false, PageCounts{Total: 4, Zero: 4}},
-		{"free pages", "ab0c  d", "a  c   ", free(1, 2, 4, 6), false, PageCounts{Total: 7, InUse: 2, Free: 4, Zero: 1}},
-		{"free pages kept", "ab0c", "ab c", free(1, 2), true, PageCounts{Total: 4, InUse: 3, Zero: 1}},
-		{"poison", "ab0p", "a  p", poisoned, false, PageCounts{Total: 4, InUse: 2, Free: 1, Zero: 1, Kept: 1}},
-		{"0xaa without poisoning", "ab0p", "a   ", free(1, 3), false, PageCounts{Total: 4, InUse: 1, Free: 2, Zero: 1}},
+		{"free pages", "ab0c  d", "a  c   ", free(0, 1, 2, 4, 6), false, PageCounts{Total: 7, InUse: 2, Free: 4, Zero: 1}},
+		{"free pages kept", "ab0c", "ab c", free(0, 1, 2), true, PageCounts{Total: 4, InUse: 3, Zero: 1}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			var f FreeFinder
-			if test.finder != nil {
-				f = test.finder
-			}
-			s := newService(t, newMemStore(), f)
+			s := newService(t, newMemStore(), test.free)
 			info, err := importKinds(t, s, test.ram, ImportOptions{Name: "vm", KeepFree: test.keep})
 			if err != nil {
 				t.Fatal(err)
@@ -147,7 +132,7 @@ func TestImport(t *testing.T) {
 			if info.Manifest.Pages != test.pages {
 				t.Errorf("pages %+v, want %+v", info.Manifest.Pages, test.pages)
 			}
-			if info.Manifest.Elision.Why == "" || info.Manifest.Elision.Free != (f != nil && !test.keep) {
+			if info.Manifest.Elision.Why == "" || info.Manifest.Elision.Free != (test.free != nil && !test.keep) {
 				t.Errorf("elision %+v", info.Manifest.Elision)
 			}
 			checkImage(t, s, "vm", test.image)
@@ -189,12 +174,11 @@ func TestImportLarge(t *testing.T) {
 
 func TestParentSharesWhatIsEqual(t *testing.T) {
 	store := newMemStore()
-	f := &finder{free: map[uint64]bool{5: true}, report: FreeReport{Why: "agrees"}}
-	s := newService(t, store, f)
+	s := newService(t, store, free(0, 5))
 	if _, err := importKinds(t, s, "abcde ", ImportOptions{Name: "vm", State: bytes.NewReader(make([]byte, 9000))}); err != nil {
 		t.Fatal(err)
 	}
-	f.free = map[uint64]bool{1: true}
+	s.freePages = free(0, 1)
 	info, err := importKinds(t, s, "ab0xef", ImportOptions{Name: "later", Parent: "vm"})
 	if err != nil {
 		t.Fatal(err)
@@ -213,8 +197,7 @@ func TestParentSharesWhatIsEqual(t *testing.T) {
 }
 
 func TestLayoutIsFoundByTrying(t *testing.T) {
-	f := &finder{free: map[uint64]bool{0: true, 4 << 30 / PageSize: true}, report: FreeReport{Why: "agrees"}, low: 3}
-	s := newService(t, newMemStore(), f)
+	s := newService(t, newMemStore(), free(3, 0, 4<<30/PageSize))
 	src, err := OpenSource(ramFile(t, "abcde"), "")
 	if err != nil {
 		t.Fatal(err)

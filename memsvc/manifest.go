@@ -66,8 +66,6 @@ type PageCounts struct {
 	Zero  int64 `json:"zero"`   // all zeros, and so elided
 	// Shared of those in use are the parent's, unchanged.
 	Shared int64 `json:"shared,omitempty"`
-	// Kept are free pages that were stored all the same: the guest checks what it finds in them.
-	Kept int64 `json:"kept,omitempty"`
 }
 
 // Elision says whether free pages were elided, and why not.
@@ -148,12 +146,12 @@ func (s *State) validate(ram int64) error {
 }
 
 func (c *PageCounts) validate(total int64) error {
-	for _, n := range []int64{c.InUse, c.Free, c.Zero, c.Shared, c.Kept} {
+	for _, n := range []int64{c.InUse, c.Free, c.Zero, c.Shared} {
 		if n < 0 || n > total {
 			return fmt.Errorf("%w: %d of %d pages", ErrInvalid, n, total)
 		}
 	}
-	if c.Total != total || c.InUse+c.Free+c.Zero != total || c.Shared > c.InUse || c.Kept > c.InUse {
+	if c.Total != total || c.InUse+c.Free+c.Zero != total || c.Shared > c.InUse {
 		return fmt.Errorf("%w: page counts %+v, the RAM has %d", ErrInvalid, *c, total)
 	}
 	return nil

@@ -7,10 +7,9 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
-)
 
-// maxMappings is how many extents of files are mapped one by one; the kernel allows 65,530 in a process.
-const maxMappings = 8192
+	"lsad/kvmhook/guestmem"
+)
 
 // mapping is a source in memory, read-only.
 type mapping struct {
@@ -20,8 +19,9 @@ type mapping struct {
 
 // view of a part of the source.
 type view struct {
-	off  int64 // in the source
-	data []byte
+	off     int64 // in the source
+	data    []byte
+	extents []extent // of the source that are not holes
 }
 
 // mapAll maps the source, of which data lists what is not a hole.
@@ -32,48 +32,15 @@ func (s *Source) mapAll(data []extent) (*mapping, error) {
 		if p.FileSize < PageSize {
 			continue
 		}
-		add := m.sparse
-		if p.Off%PageSize != 0 || len(data) > maxMappings {
-			add = m.whole
-		}
-		if err := add(p, data); err != nil {
+		skip := p.Off % PageSize
+		raw, err := unix.Mmap(int(p.File.Fd()), p.Off-skip, int(skip+p.FileSize), unix.PROT_READ, unix.MAP_SHARED)
+		if err != nil {
 			return nil, errors.Join(fmt.Errorf("map %s: %w", p.File.Name(), err), m.close())
 		}
+		m.maps = append(m.maps, raw)
+		m.views = append(m.views, view{p.off, raw[skip:][:p.FileSize&^(PageSize-1)], data})
 	}
 	return m, nil
-}
-
-// whole maps all of a piece's file part.
-func (m *mapping) whole(p *Piece, _ []extent) error {
-	skip := p.Off % PageSize
-	raw, err := unix.Mmap(int(p.File.Fd()), p.Off-skip, int(skip+p.FileSize), unix.PROT_READ, unix.MAP_SHARED)
-	if err != nil {
-		return err
-	}
-	m.maps = append(m.maps, raw)
-	m.views = append(m.views, view{p.off, raw[skip:][:p.FileSize&^(PageSize-1)]})
-	return nil
-}
-
-// sparse maps what has data, and nothing where the file has holes: reading a mapped hole makes a file in memory
-// (tmpfs) allocate it.
-func (m *mapping) sparse(p *Piece, data []extent) error {
-	raw, err := unix.Mmap(-1, 0, int(p.FileSize), unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
-	if err != nil {
-		return err
-	}
-	m.maps = append(m.maps, raw)
-	m.views = append(m.views, view{p.off, raw[:p.FileSize&^(PageSize-1)]})
-	for _, x := range data {
-		off, end := max(x.off, p.off)-p.off, min(x.end-p.off, p.FileSize)
-		if off >= end {
-			continue
-		}
-		if err := mapOver(raw[off:end], p.File, p.Off+off); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (m *mapping) close() error {
@@ -85,21 +52,52 @@ func (m *mapping) close() error {
 	return errors.Join(errs...)
 }
 
-// regions says where what is mapped is in a guest with these blocks, in order of addresses.
-func (m *mapping) regions(blocks []Block) []Region {
-	var all []Region
+// span is a part of an image that is contiguous in the guest too.
+type span struct {
+	off, size int64
+	gpa       uint64
+	first     uint64 // number of its first page in the guest's memory
+}
+
+// guest is the memory of a guest with these blocks, and where its pages are in the image.
+func (m *mapping) guest(blocks []Block) (*guestmem.Memory, []span, error) {
+	var ranges []guestmem.Range
+	var spans []span
 	for i := range blocks {
 		at := blocks[i].Offset
 		for _, r := range blocks[i].Ranges {
 			for _, v := range m.views {
 				from, to := max(at, v.off), min(at+r.Size, v.off+int64(len(v.data)))
-				if from < to {
-					all = append(all, Region{GPA: r.GPA + uint64(from-at), Data: v.data[from-v.off : to-v.off]})
+				if from >= to {
+					continue
 				}
+				gpa := r.GPA + uint64(from-at)
+				ranges = append(ranges, guestmem.Range{GPA: gpa, Data: v.data[from-v.off : to-v.off], Extents: v.within(from, to)})
+				spans = append(spans, span{off: from, size: to - from, gpa: gpa})
 			}
 			at += r.Size
 		}
 	}
-	slices.SortFunc(all, func(a, b Region) int { return cmp.Compare(a.GPA, b.GPA) })
+	slices.SortFunc(ranges, func(a, b guestmem.Range) int { return cmp.Compare(a.GPA, b.GPA) })
+	memory, err := guestmem.NewMemory(ranges)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range spans {
+		spans[i].first, _ = memory.PageAt(spans[i].gpa)
+	}
+	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.off, b.off) })
+	return memory, spans, nil
+}
+
+// within lists the extents in [from, to) by their distance from from.
+func (v *view) within(from, to int64) []guestmem.Extent {
+	all := []guestmem.Extent{} // not nil: there may be nothing but holes
+	for _, x := range v.extents {
+		off, end := max(x.off, from), min(x.end, to)
+		if off < end {
+			all = append(all, guestmem.Extent{Off: uint64(off - from), Len: uint64(end - off)})
+		}
+	}
 	return all
 }

@@ -6,20 +6,26 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+
+	"lsad/kvmhook/guestmem"
 )
 
 // Config of a service.
 type Config struct {
-	Store  Store        // required
-	Finder FreeFinder   // finds free pages; nil: only pages of zeros are elided
-	Logger *slog.Logger // nil discards
+	Store Store // required
+	// FreePages finds the pages that a paused guest has free; nil for guestmem.FreePages.
+	FreePages FreePages
+	Logger    *slog.Logger // nil discards
 }
+
+// FreePages is what guestmem.FreePages does.
+type FreePages func(context.Context, *guestmem.Memory, guestmem.Options) (*guestmem.PageSet, guestmem.Report, error)
 
 // Service is the catalogue of images of one store, and the jobs on them. Close ends it.
 type Service struct {
-	store  Store
-	finder FreeFinder
-	log    *slog.Logger
+	store     Store
+	freePages FreePages
+	log       *slog.Logger
 
 	ctx    context.Context // of every job
 	cancel context.CancelFunc
@@ -43,7 +49,10 @@ type Stats struct {
 
 // New makes a service. Call Sweep before anything else.
 func New(cfg Config) *Service {
-	s := &Service{store: cfg.Store, finder: cfg.Finder, log: cfg.Logger, names: map[string]bool{}}
+	s := &Service{store: cfg.Store, freePages: cfg.FreePages, log: cfg.Logger, names: map[string]bool{}}
+	if s.freePages == nil {
+		s.freePages = guestmem.FreePages
+	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

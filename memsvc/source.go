@@ -18,6 +18,7 @@ type Source struct {
 	// Layouts are other places in the guest where the ranges of the only block may be. The first that makes sense
 	// is taken; none: Blocks says it.
 	Layouts [][]Range
+	CR3     []uint64 // of the guest's processors, where that is known
 	pieces  []Piece
 }
 

@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"slices"
+
+	"lsad/kvmhook/guestmem"
 )
 
 // ramBlock is the name of the only RAM block of an image that was made from a file.
@@ -85,5 +87,22 @@ func openELF(f *os.File, size int64) (*Source, error) {
 	if err != nil {
 		return nil, invalid("%v", err)
 	}
+	s.CR3 = registersOf(e)
 	return s, nil
+}
+
+// maxNotes bounds what is read of the notes of a core, in bytes: QEMU writes about 1 KiB for each processor.
+const maxNotes = 16 << 20
+
+// registersOf finds CR3 of the guest's processors. Without them free pages are found too.
+func registersOf(e *elf.File) []uint64 {
+	for _, p := range e.Progs {
+		if p.Type != elf.PT_NOTE || p.Filesz > maxNotes {
+			continue
+		}
+		if notes, err := io.ReadAll(p.Open()); err == nil {
+			return guestmem.QEMUCR3(notes)
+		}
+	}
+	return nil
 }

@@ -312,9 +312,9 @@ func (h *memHandle) Close() error {
 }
 
 // newService is a service of a store.
-func newService(t *testing.T, store *memStore, finder FreeFinder) *Service {
+func newService(t *testing.T, store *memStore, free FreePages) *Service {
 	t.Helper()
-	s := New(Config{Store: store, Finder: finder})
+	s := New(Config{Store: store, FreePages: free})
 	t.Cleanup(s.Close)
 	return s
 }

@@ -62,3 +62,14 @@ func (s *PageSet) NextMissing(page int64) int64 {
 	}
 	return s.pages
 }
+
+// copyBlock adds the pages of a block that a bitmap has, lowest first.
+func (s *PageSet) copyBlock(b Block, bitmap []uint64) {
+	first := b.Offset / PageSize
+	for i, word := range bitmap {
+		for word != 0 {
+			s.Add(first + int64(i)*64 + int64(bits.TrailingZeros64(word)))
+			word &= word - 1
+		}
+	}
+}

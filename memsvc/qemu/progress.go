@@ -1,0 +1,43 @@
+package qemu
+
+import "time"
+
+// Phase of a VM's way to its destination.
+type Phase string
+
+// The phases, in order. After Running, Paused and Resuming may alternate with it.
+const (
+	Connecting Phase = "connecting"
+	Preparing  Phase = "preparing" // the destination is told about the VM; it can still refuse
+	Running    Phase = "running"   // it was told to run
+	Paused     Phase = "paused"    // the connection is lost: what the VM has not, it waits for
+	Resuming   Phase = "resuming"
+	Complete   Phase = "complete" // the destination has every page
+)
+
+// Owner says who has the VM.
+type Owner string
+
+// The owners. Between what is stored and what runs there is no moment without owner or with two.
+const (
+	Source      Owner = "source"
+	Destination Owner = "destination"
+)
+
+// Progress of a restore or a migration.
+type Progress struct {
+	Phase Phase `json:"phase"`
+	Owner Owner `json:"owner"`
+
+	TotalPages int64 `json:"total_pages"`
+	SentPages  int64 `json:"sent_pages"` // that the destination has or is being sent
+	DataPages  int64 `json:"data_pages"` // sent with data, lost ones included
+	ZeroPages  int64 `json:"zero_pages"` // sent as zeros
+	Bytes      int64 `json:"bytes"`      // of the stream
+	Demanded   int64 `json:"demanded"`   // requests for pages
+	Losses     int   `json:"losses"`     // of the connection
+
+	// ToRun is the time from the beginning to the destination's word that it has everything that it needs to run.
+	ToRun time.Duration `json:"to_run_ns"`
+	Took  time.Duration `json:"took_ns"`
+}

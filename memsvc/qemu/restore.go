@@ -1,0 +1,182 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+)
+
+// RestoreOptions say what to resume, and where.
+type RestoreOptions struct {
+	State *State
+	// RAM is what Block.Offset speaks of. It may be read at any time until Restore returns.
+	RAM io.ReaderAt
+	// Zero are pages known to read as zeros, which are not read. Pages may join while Restore runs.
+	Zero *PageSet
+	// Dial connects to the destination, a QEMU that listens for a migration. It is called again after a connection
+	// was lost.
+	Dial func(ctx context.Context) (net.Conn, error)
+	// Resume says that the VM runs at the destination already, which has lost its source.
+	Resume bool
+	// NoFill sends nothing but what the destination asks for. Restore then ends only with ctx.
+	NoFill bool
+	// Rate limits the background, in bytes per second. 0 is no limit.
+	Rate int64
+	// HugePages gives the size of the pages that back a block at the destination, by the block's name, where that
+	// is not PageSize: 2 MiB.
+	HugePages map[string]int64
+	// Patience is how long to go on looking for a destination that was lost. 0 is until ctx ends.
+	Patience time.Duration
+	// Progress, if not nil, is told how far it is. It must return soon.
+	Progress func(Progress)
+}
+
+// hugePage is the one size of huge pages that is taken, in bytes.
+const hugePage = 2 << 20
+
+// Restore resumes a VM at a QEMU that waits for it (-incoming, with the migration capability postcopy-ram), and
+// stays until that has all of its memory. The result says who has the VM, also beside an error: before it is
+// Destination nothing runs; after that the VM needs its memory from here, and if Restore fails it waits for another
+// one with Resume. Where the destination was asked to run and failed instead, its log says why.
+func Restore(ctx context.Context, o RestoreOptions) (Progress, error) {
+	s, err := newSession(o)
+	if err != nil {
+		return Progress{Owner: Source}, fmt.Errorf("restore: %w", err)
+	}
+	if o.Resume {
+		s.progress.Owner = Destination
+		err = s.recover(ctx, o, ErrLost)
+	} else if err = s.deliver(ctx, o.Dial, s.commit); err != nil && s.progress.Owner == Destination {
+		err = s.recover(ctx, o, err)
+	}
+	s.progress.Took = time.Since(s.began)
+	if err != nil {
+		return s.progress, fmt.Errorf("restore: %w", err)
+	}
+	return s.progress, nil
+}
+
+func newSession(o RestoreOptions) (*session, error) {
+	s := &session{
+		state: o.State, ram: o.RAM, zero: o.Zero, sent: NewPageSet(o.State.Pages()),
+		early: func(Block) bool { return false }, hugePages: o.HugePages,
+		fill: !o.NoFill, pace: pace{rate: o.Rate}, demand: newDemand(), batch: newBatch(),
+		report: o.Progress, began: time.Now(),
+	}
+	s.progress.Owner = Source
+	if o.Zero == nil {
+		s.zero = NewPageSet(o.State.Pages())
+	}
+	if s.zero.Len() != s.sent.Len() {
+		return nil, fmt.Errorf("a set of zero pages over %d pages for a VM with %d", s.zero.Len(), s.sent.Len())
+	}
+	for name, size := range o.HugePages {
+		b, ok := o.State.Block(name)
+		switch {
+		case !ok:
+			return nil, fmt.Errorf("the VM has no RAM block %q", name)
+		case size != hugePage && size != PageSize || b.Size%size != 0:
+			return nil, unsupported("pages of %d bytes for the RAM block %q of %d bytes", size, name, b.Size)
+		}
+	}
+	return s, nil
+}
+
+// commit is the point of no return.
+func (s *session) commit() {
+	s.progress.Owner = Destination
+	s.tell(Running)
+}
+
+// deliver brings the VM to the destination and serves its memory on the same connection.
+func (s *session) deliver(ctx context.Context, dial func(context.Context) (net.Conn, error), commit func()) error {
+	s.tell(Connecting)
+	conn, err := dial(ctx)
+	if err != nil {
+		return fmt.Errorf("connect to the destination: %w", err)
+	}
+	return s.with(ctx, conn, func(l *link) error {
+		s.tell(Preparing)
+		if err := s.prepare(ctx, l); err != nil {
+			return fmt.Errorf("prepare the destination: %w", err)
+		}
+		if err := s.start(l, commit); err != nil {
+			return err
+		}
+		return s.serve(ctx, l)
+	})
+}
+
+// with runs fn on a connection and closes it after. ctx ends writes too.
+func (s *session) with(ctx context.Context, conn net.Conn, fn func(*link) error) error {
+	l := newLink(conn, s)
+	defer l.close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	err := fn(l)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// Back-off between attempts to find the destination again.
+const (
+	firstRetry = 50 * time.Millisecond
+	lastRetry  = time.Second
+)
+
+// recover looks for the destination again after every loss, until it has all. err is the loss.
+func (s *session) recover(ctx context.Context, o RestoreOptions, err error) error {
+	retry, since := firstRetry, time.Now()
+	for {
+		if !errors.Is(err, ErrLost) || ctx.Err() != nil {
+			return err
+		}
+		if s.progress.Phase != Paused {
+			s.progress.Losses++
+			s.tell(Paused)
+		}
+		if o.Patience > 0 && time.Since(since) > o.Patience {
+			return fmt.Errorf("the destination could not be found again within %v: %w", o.Patience, err)
+		}
+		if sleep(ctx, retry) != nil {
+			return context.Cause(ctx)
+		}
+		retry = min(2*retry, lastRetry)
+		conn, dialErr := o.Dial(ctx)
+		if dialErr != nil {
+			s.tell(Paused)
+			continue
+		}
+		resumed := false
+		err = s.with(ctx, conn, func(l *link) error {
+			s.tell(Resuming)
+			if err := s.resume(ctx, l); err != nil {
+				return fmt.Errorf("resume: %w", err)
+			}
+			resumed = true
+			s.tell(Running)
+			return s.serve(ctx, l)
+		})
+		if err == nil {
+			return nil
+		}
+		if resumed {
+			retry, since = firstRetry, time.Now()
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
