@@ -194,7 +194,11 @@ func (b *backend) CreateVolume(ctx context.Context, name string, size int64, cop
 
 // ResizeVolume implements admin.Array.
 func (b *backend) ResizeVolume(ctx context.Context, name string, size int64, force bool) error {
-	return b.did("resized volume "+name, b.server.array.ResizeVolume(ctx, name, size, force))
+	err := b.server.array.ResizeVolume(ctx, name, size, force)
+	if err == nil {
+		b.server.disks.resized(name, size)
+	}
+	return b.did("resized volume "+name, err)
 }
 
 // RenameVolume implements admin.Array.

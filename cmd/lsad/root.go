@@ -24,7 +24,7 @@ lsad serve starts a server; every other command but check and dump talks to a ru
 	root.SetVersionTemplate("lsad {{.Version}}\n")
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return config.Usagef("%v", err) })
-	root.AddCommand(newServe(), newVolume(), newDevice(), newGC(), newCheck(), newScrub(), newDump(), newStatus(), newVersion())
+	root.AddCommand(newServe(), newVolume(), newDevice(), newGC(), newUblk(), newCheck(), newScrub(), newDump(), newStatus(), newVersion())
 	return root
 }
 

@@ -18,6 +18,7 @@ import (
 	"lsad/lsa"
 	"lsad/server/admin"
 	"lsad/server/nbd"
+	"lsad/server/ublk"
 )
 
 // server is one run of lsad serve. start fills it in, in steps; each step adds to ends what undoes it, and to made
@@ -42,6 +43,7 @@ type server struct {
 	array     *lsa.Array
 	collector *collector
 	nbd       *nbd.Server
+	disks     *localDisks
 	started   time.Time
 
 	ends, made undo
@@ -54,7 +56,7 @@ func (s *server) start(ctx context.Context) error {
 	s.started = time.Now()
 	s.failures = make(chan error, 16)
 	for _, step := range []func(context.Context) error{
-		s.checkSettings, s.openDir, s.openListeners, s.openArray, s.createVolumes, s.startServing,
+		s.checkSettings, s.openDir, s.openListeners, s.openArray, s.createVolumes, s.startServing, s.startDisks,
 	} {
 		err := step(ctx)
 		if err == nil && ctx.Err() != nil {
@@ -75,6 +77,11 @@ func (s *server) checkSettings(ctx context.Context) (err error) {
 	}
 	if s.token, err = s.cfg.Token(); err != nil {
 		return err
+	}
+	if len(s.cfg.Ublk) > 0 {
+		if err := ublk.Available(); err != nil {
+			return fmt.Errorf("ublk %s: %w", s.cfg.Ublk[0], err)
+		}
 	}
 	if s.cfg.TLSMode() != "off" {
 		if s.tls, err = nbd.LoadTLS(s.cfg.TLSCert, s.cfg.TLSKey, s.cfg.TLSClientCA); err != nil {
@@ -217,10 +224,11 @@ func (s *server) startServing(context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.disks = newLocalDisks(s, stats)
 	b := &backend{server: s, stats: stats}
 	a := admin.New(admin.Config{
 		Array: b, Maintainer: b,
-		Collector: s.collector, IO: stats, Token: s.token, Logger: s.log,
+		Collector: s.collector, LocalDisks: s.disks, IO: stats, Token: s.token, Logger: s.log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	for _, l := range s.nbdOn {

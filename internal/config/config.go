@@ -15,6 +15,7 @@ type Config struct {
 	HTTP   string   `toml:"http"`   // an address, or "none"
 	Volume []string `toml:"volume"` // NAME:SIZE
 	Device []string `toml:"device"` // PATH[:SIZE]
+	Ublk   []string `toml:"ublk"`   // VOLUME or VOLUME@SNAPSHOT
 
 	SegmentSize Size `toml:"segment-size"`
 	MapCache    Size `toml:"map-cache"`
@@ -56,6 +57,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.HTTP, "http", c.HTTP, "serve status and metrics over HTTP at `ADDR`; none for no HTTP")
 	fs.StringArrayVar(&c.Volume, "volume", c.Volume, "create a volume if it is missing, `NAME:SIZE`; may be repeated (default vol0:10GiB in a new array)")
 	fs.StringArrayVar(&c.Device, "device", c.Device, "a file or block device of the array, `PATH[:SIZE]`; with SIZE it is made in a new array; may be repeated and is remembered (default four files of 4GiB)")
+	fs.StringArrayVar(&c.Ublk, "ublk", c.Ublk, "make `VOLUME` a disk of this machine, /dev/ublkbN; may be repeated")
 	fs.Var(&c.SegmentSize, "segment-size", "segment size of a new array, a power of two from 64KiB to 1GiB")
 	fs.Var(&c.MapCache, "map-cache", "memory for the block map")
 	fs.BoolVar(&c.Degraded, "degraded", c.Degraded, "open the array with a device missing: read-only, or for good where volumes have two copies")

@@ -105,7 +105,30 @@ func (c *Config) checkArray() error {
 		}
 		seen[v.Name] = true
 	}
+	if err := c.checkUblk(); err != nil {
+		return err
+	}
 	return c.checkDevices()
+}
+
+// checkUblk looks at the names of local disks only; whether there are such volumes is seen when they are opened.
+func (c *Config) checkUblk() error {
+	seen := map[string]bool{}
+	for _, name := range c.Ublk {
+		volume, snapshot, isSnapshot := strings.Cut(name, "@")
+		err := CheckVolumeName(volume)
+		if err == nil && isSnapshot {
+			err = CheckVolumeName(snapshot)
+		}
+		if err != nil {
+			return Usagef("ublk %q: %v", name, err)
+		}
+		if seen[name] {
+			return Usagef("ublk %q is named twice", name)
+		}
+		seen[name] = true
+	}
+	return nil
 }
 
 func (c *Config) checkDevices() error {

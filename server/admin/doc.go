@@ -23,6 +23,8 @@
 //	POST   /v1/gc/run
 //	POST   /v1/scrub
 //	GET    /v1/work                                 how far a rebuild or a scrub is
+//	GET    /v1/ublk                                 POST: make a block device of a volume
+//	DELETE /v1/ublk/DEVICE?force=true               DEVICE is a path, escaped, or a volume
 //	GET    /metrics, /healthz, / (the status)
 //	GET    /debug/pprof/ (only where Access.Debug is set)
 //

@@ -19,6 +19,7 @@ type Config struct {
 	Array      Array      // required
 	Collector  Collector  // nil: there are no /v1/gc paths
 	Maintainer Maintainer // nil: no /v1/scrub and /v1/work
+	LocalDisks LocalDisks // nil: no /v1/ublk paths
 	IO         *IO        // nil: no I/O metrics
 	Token      string     // who sends it may make changes where Access.Changes is not set; "" is nobody
 	Logger     *slog.Logger
@@ -63,6 +64,9 @@ func (s *Server) Handler(a Access) http.Handler {
 	s.routes(mux)
 	if s.cfg.Collector != nil {
 		s.gcRoutes(mux)
+	}
+	if s.cfg.LocalDisks != nil {
+		s.ublkRoutes(mux)
 	}
 	if s.cfg.Maintainer != nil {
 		s.maintenanceRoutes(mux)
