@@ -87,4 +87,3 @@ func isZero(p []byte) bool {
 	}
 	return true
 }
-

@@ -1,6 +1,7 @@
 package memguest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -69,7 +70,7 @@ func check(t *testing.T, err error) {
 }
 
 // patience ends tests that hang; nothing takes nearly as long.
-const patience = 4 * time.Minute
+const patience = 40 * time.Second
 
 func withPatience(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -121,4 +122,51 @@ func TestSave(t *testing.T) {
 		t.Logf("block %s: %d bytes", b.Name, b.Size)
 	}
 	t.Logf("machine %s", in.State.Machine)
+}
+
+// unixPath returns a path for a socket.
+func unixPath(t *testing.T, name string) string { return filepath.Join(t.TempDir(), name) }
+
+func dialUnix(path string) func(context.Context) (net.Conn, error) {
+	return func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}
+}
+
+// restore brings a saved VM to a QEMU that waits for it, and checks that it goes on.
+func restore(t *testing.T, ctx context.Context, o Options, in *qemu.Ingested, ram ramFile) {
+	t.Helper()
+	o.Incoming = true
+	vm := start(t, o)
+	path := unixPath(t, "to")
+	check(t, vm.Receive(ctx, "unix:"+path))
+	p, err := qemu.Restore(ctx, qemu.RestoreOptions{
+		State: in.State, RAM: ram, Dial: dialUnix(path),
+		Progress: func(p qemu.Progress) { t.Logf("%s %s: %d of %d pages", p.Phase, p.Owner, p.SentPages, p.TotalPages) },
+	})
+	check(t, err)
+	t.Logf("restored: %+v", p)
+	if p.Owner != qemu.Destination || p.Phase != qemu.Complete || p.DataPages+p.ZeroPages != in.State.Pages() {
+		t.Errorf("result %+v", p)
+	}
+	check(t, vm.WaitRounds(ctx, 3))
+	vm.Close()
+}
+
+// TestRestore holds that an image can be resumed again and again, and that the guest finds its memory as it was.
+func TestRestore(t *testing.T) {
+	ctx := withPatience(t)
+	o := Options{MemoryMiB: 256, UsedMiB: 48, FreedMiB: 64}
+	vm := start(t, o)
+	check(t, vm.WaitLine(ctx, "ready"))
+	check(t, vm.WaitRounds(ctx, 2))
+	in, ram := save(t, ctx, vm)
+	vm.Close()
+	state, err := qemu.UnmarshalState(bytes.NewReader(in.State.Marshal()))
+	check(t, err)
+	in.State = state
+	for range 2 {
+		restore(t, ctx, o, in, ram)
+	}
 }

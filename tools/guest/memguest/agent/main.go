@@ -53,7 +53,7 @@ func run() error {
 	if err := useAndFree(megabytes("freed")); err != nil {
 		return err
 	}
-	fmt.Fprintf(tty, "ready free=%s\n", memFree())
+	fmt.Fprintf(tty, "\nready free=%s\n", memFree())
 	for n := 1; ; n++ {
 		bad, err := m.round(n)
 		if err != nil {
