@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lsad/memsvc/qemu"
+	"lsad/memsvc/qemu/qmp"
 	"lsad/tools/guest"
 )
 
@@ -169,4 +171,69 @@ func TestRestore(t *testing.T) {
 	for range 2 {
 		restore(t, ctx, o, in, ram)
 	}
+}
+
+// cutter is a connection that ends after so many bytes were written.
+type cutter struct {
+	net.Conn
+	left int
+}
+
+func (c *cutter) Write(p []byte) (int, error) {
+	if c.left -= len(p); c.left <= 0 {
+		c.Close()
+	}
+	return c.Conn.Write(p)
+}
+
+// TestRecover holds that a connection may break in the middle, twice, and that the guest then waits and goes on.
+func TestRecover(t *testing.T) {
+	ctx := withPatience(t)
+	o := Options{MemoryMiB: 256, UsedMiB: 64}
+	vm := start(t, o)
+	check(t, vm.WaitLine(ctx, "ready"))
+	in, ram := save(t, ctx, vm)
+	vm.Close()
+	o.Incoming = true
+	vm = start(t, o)
+	paths := []string{unixPath(t, "first"), unixPath(t, "second"), unixPath(t, "third")}
+	check(t, vm.Receive(ctx, "unix:"+paths[0]))
+	attempt := 0
+	again := make(chan string, 2)
+	go func() {
+		for _, path := range paths[1:] {
+			_, err := vm.QMP.Wait(ctx, func(e qmp.Event) bool {
+				return e.Name == "MIGRATION" && strings.Contains(string(e.Data), "postcopy-paused")
+			})
+			if err == nil {
+				err = vm.QMP.Execute(ctx, "migrate-recover", map[string]string{"uri": "unix:" + path}, nil)
+			}
+			if err != nil {
+				t.Errorf("recover at the destination: %v", err)
+			}
+			again <- path
+		}
+	}()
+	path := paths[0]
+	p, err := qemu.Restore(ctx, qemu.RestoreOptions{
+		State: in.State, RAM: ram,
+		Dial: func(ctx context.Context) (net.Conn, error) {
+			if attempt > 0 && attempt < 3 {
+				path = <-again
+			}
+			attempt++
+			conn, err := dialUnix(path)(ctx)
+			if err != nil || attempt > 2 {
+				return conn, err
+			}
+			return &cutter{conn, 30 << 20}, nil
+		},
+		Progress: func(p qemu.Progress) { t.Logf("%s %s: %d of %d pages", p.Phase, p.Owner, p.SentPages, p.TotalPages) },
+	})
+	check(t, err)
+	t.Logf("restored: %+v", p)
+	if p.Losses != 2 || p.Phase != qemu.Complete {
+		t.Errorf("result %+v", p)
+	}
+	check(t, vm.WaitRounds(ctx, 3))
 }

@@ -231,7 +231,7 @@ func (vm *VM) SetCapabilities(ctx context.Context, all ...Capability) error {
 
 // Receive has a QEMU that was started with Incoming listen for a guest, with post-copy switched on.
 func (vm *VM) Receive(ctx context.Context, uri string) error {
-	if err := vm.SetCapabilities(ctx, Capability{"postcopy-ram", true}); err != nil {
+	if err := vm.SetCapabilities(ctx, Capability{"postcopy-ram", true}, Capability{"events", true}); err != nil {
 		return err
 	}
 	return vm.QMP.Execute(ctx, "migrate-incoming", map[string]string{"uri": uri}, nil)
