@@ -1,99 +1,17 @@
 package guest_test
 
 import (
-	"context"
-	"crypto/md5"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"lsad/tools/guest"
 )
 
-// localTools are the programs of the host that the tests of local disks use.
-var localTools = []string{
-	"mkfs.ext4", "e2fsck", "mkfs.xfs", "xfs_repair", "blkdiscard", "fstrim", "fio", "sfdisk",
-}
+// ublkDisk is vol0 through ublk.
+var ublkDisk = localDisk{dev: "/dev/ublkb0", attach: "lsad ublk add vol0 >/dev/null", detach: "lsad ublk del vol0 >/dev/null"}
 
-// localOptions is a guest that runs lsad itself, with its array on a disk of the guest.
-func localOptions(t *testing.T) guest.Options {
-	t.Helper()
-	return guest.Options{
-		MemoryMiB: 1536,
-		CPUs:      2,
-		Modules:   []string{"nbd nbds_max=4", "ublk_drv", "null_blk nr_devices=1 gb=1", "ext4", "xfs"},
-		Tools:     localTools,
-		Files: map[string]string{
-			"/etc/mke2fs.conf":        "/etc/mke2fs.conf",
-			"/usr/local/bin/lsad":     build(t, "lsad/cmd/lsad"),
-			"/usr/local/bin/filetree": buildTool(t, "filetree"),
-		},
-		Disks: []guest.Disk{{Path: filepath.Join(t.TempDir(), "disk"), Size: 8 << 30}},
-	}
-}
-
-// serveLocal is a script that defines how a server is started in the guest, with its array in /data, and how it is
-// ended. What it prints goes to a file, since a script waits for all that hold its output.
-const serveLocal = `
-	cd /data
-	# serve [FLAG...]: start a server and wait until it serves.
-	serve() {
-		mv /run/lsad.log /run/lsad.log.old 2>/dev/null || true
-		lsad serve --device dev0:2GiB --device dev1:2GiB --volume vol0:1GiB --segment-size 8MiB --map-cache 64MiB --http none "$@" >/run/lsad.out 2>/run/lsad.log &
-		echo $! >/run/lsad.pid
-		for i in $(seq 1200); do
-			grep -q "lsad serves" /run/lsad.out && return 0
-			kill -0 $(cat /run/lsad.pid) 2>/dev/null || break
-			sleep 0.05
-		done
-		cat /run/lsad.log >&2
-		return 1
-	}
-	# again [FLAG...]: the same for an array that is there.
-	again() {
-		: >/run/lsad.out
-		lsad serve --http none --map-cache 64MiB "$@" >/run/lsad.out 2>>/run/lsad.log &
-		echo $! >/run/lsad.pid
-		for i in $(seq 1200); do
-			grep -q "lsad serves" /run/lsad.out && return 0
-			kill -0 $(cat /run/lsad.pid) 2>/dev/null || break
-			sleep 0.05
-		done
-		cat /run/lsad.log >&2
-		return 1
-	}
-	ended() { while kill -0 $(cat /run/lsad.pid) 2>/dev/null; do sleep 0.05; done; }
-	stop() { kill $(cat /run/lsad.pid); ended; }
-	kill9() { kill -9 $(cat /run/lsad.pid); ended; }
-`
-
-// startLocal boots a guest and mounts the disk for the array at /data.
-func startLocal(t *testing.T) (*guest.VM, guest.Options) {
-	t.Helper()
-	if os.Getenv("LSAD_TEST") != "full" {
-		t.Skip("boots an emulated machine: set LSAD_TEST=full to run it")
-	}
-	o := localOptions(t)
-	vm := guest.Start(t, o)
-	vm.MustRun(t, "mkfs.ext4 -q /dev/vda; mkdir /data; mount /dev/vda /data")
-	t.Cleanup(func() {
-		if t.Failed() {
-			out, err := vm.Run(context.Background(), "cat /run/lsad.log; dmesg | tail -60")
-			t.Logf("the server in the guest: %v\n%s", err, out.Stdout)
-		}
-	})
-	return vm, o
-}
-
-// local runs a script with the functions of serveLocal.
-func local(t *testing.T, vm *guest.VM, script string) string {
-	t.Helper()
-	return vm.MustRun(t, serveLocal+script)
-}
-
-// TestUblk runs lsad's ublk devices against the kernel's driver.
+// TestUblk runs lsad's ublk devices against the kernel's driver, in one guest with one array.
 func TestUblk(t *testing.T) {
 	vm, _ := startLocal(t)
 	local(t, vm, "serve")
@@ -102,6 +20,18 @@ func TestUblk(t *testing.T) {
 		run  func(*testing.T, *guest.VM)
 	}{
 		{"device", ublkDevice},
+		{"ext4", func(t *testing.T, vm *guest.VM) { fileSystemLocal(t, vm, ublkDisk, "mkfs.ext4 -q -F", "e2fsck -f -n") }},
+		{"xfs", func(t *testing.T, vm *guest.VM) { fileSystemLocal(t, vm, ublkDisk, "mkfs.xfs -q -f", "xfs_repair -n") }},
+		{"killed server", func(t *testing.T, vm *guest.VM) {
+			killLocal(t, vm, ublkDisk, "--rw=randwrite --bs=4k --iodepth=32 --size=64m --io_size=48m")
+		}},
+		{"killed server with every request under way", func(t *testing.T, vm *guest.VM) {
+			shallow := ublkDisk
+			shallow.attach = "lsad ublk add vol0 --depth 4 >/dev/null"
+			killLocal(t, vm, shallow, "--rw=randwrite --bs=4k --iodepth=32 --size=64m --io_size=32m --fsync=8")
+		}},
+		{"stops", ublkStops},
+		{"cycles", func(t *testing.T, vm *guest.VM) { cyclesLocal(t, vm, ublkDisk) }},
 	} {
 		if !t.Run(test.name, func(t *testing.T) { test.run(t, vm) }) {
 			break
@@ -109,54 +39,42 @@ func TestUblk(t *testing.T) {
 	}
 }
 
+// TestUblkPowerLoss cuts the power of a guest that writes to a ublk device.
+func TestUblkPowerLoss(t *testing.T) { powerLocal(t, ublkDisk) }
+
 // ublkDevice looks at the bare device: what the kernel made of it, data in and out, discards, a partition table.
 func ublkDevice(t *testing.T, vm *guest.VM) {
-	local(t, vm, `[ "$(lsad ublk add vol0 --queues 2)" = /dev/ublkb0 ]`)
+	local(t, vm, `[ "$(lsad ublk add vol0 --queues 2)" = /dev/ublkb0 ]; ! lsad ublk add vol0 2>/dev/null; ! lsad ublk add none 2>/dev/null`)
 	got := local(t, vm, `cd /sys/block/ublkb0; blockdev --getsize64 /dev/ublkb0
 		cat ro queue/write_cache queue/fua queue/logical_block_size queue/physical_block_size queue/discard_granularity
 		ls mq | wc -l; [ $(cat queue/discard_max_bytes) -gt 1000000000 ] && [ $(cat queue/write_zeroes_max_bytes) -gt 1000000000 ] && echo discard`)
 	if want := fmt.Sprintf("%d\n0\nwrite back\n1\n512\n4096\n4096\n2\ndiscard\n", 1<<30); got != want {
 		t.Errorf("the kernel has %q, want %q", got, want)
 	}
-	t.Log(local(t, vm, "lsad ublk list"))
-	verifyDisk(t, vm, "/dev/ublkb0")
-	discardDisk(t, vm, "/dev/ublkb0")
-	local(t, vm, "lsad ublk del vol0; [ ! -e /dev/ublkb0 ]; [ ! -e /dev/ublkc0 ]")
+	verifyDisk(t, vm, ublkDisk)
+	discardDisk(t, vm, ublkDisk)
+	local(t, vm, `lsad ublk del vol0; [ ! -e /dev/ublkb0 ]; [ ! -e /dev/ublkc0 ]
+		lsad ublk add vol0 --read-only; [ "$(blockdev --getro /dev/ublkb0)" = 1 ]; lsad ublk del /dev/ublkb0`)
 }
 
-// verifyDisk writes in three ways and reads everything back.
-func verifyDisk(t *testing.T, vm *guest.VM, dev string) {
-	t.Helper()
-	for _, way := range []string{
-		"--rw=randwrite --bs=4k --iodepth=32 --size=64m --io_size=16m",
-		"--rw=write --bs=1m --iodepth=8 --size=64m",
-		"--rw=randwrite --bsrange=4k-64k --blockalign=4k --iodepth=16 --size=64m --io_size=8m --fsync=4",
-	} {
-		vm.MustRun(t, fmt.Sprintf(`fio --name=verify --filename=%s --direct=1 --ioengine=libaio --randseed=1 %s \
-			--verify=crc32c --do_verify=1 --verify_fatal=1 --output-format=terse --terse-version=3 >/tmp/fio.out 2>&1 ||
-			{ cat /tmp/fio.out >&2; exit 1; }`, dev, way))
+// ublkStops holds what becomes of devices when the server stops: a mounted one waits for the next server and loses
+// nothing, any other is removed with its cache written; and that what settings name is made.
+func ublkStops(t *testing.T, vm *guest.VM) {
+	local(t, vm, `lsad ublk add vol0 >/dev/null; mkfs.ext4 -q -F /dev/ublkb0; mount /dev/ublkb0 /mnt
+		! lsad ublk del vol0 2>/tmp/err; grep -q unmount /tmp/err
+		head -c 4000000 /dev/urandom >/mnt/kept; md5sum /mnt/kept >/tmp/sum
+		stop; [ -e /dev/ublkb0 ]
+		(md5sum -c /tmp/sum && echo more >/mnt/more && sync -f /mnt) >/tmp/over 2>&1 & over=$!
+		again --ublk vol0; wait $over; cat /tmp/over
+		umount /mnt; e2fsck -f -n /dev/ublkb0 >/dev/null 2>&1; ls /dev/ublkb*`)
+	got := local(t, vm, `lsad volume resize vol0 2GiB >/dev/null; grep -c "keeps the size" /run/lsad.log
+		echo cached | dd of=/dev/ublkb0 bs=512 seek=100 conv=notrunc 2>/dev/null; stop; ls /dev | grep ublkb || echo none
+		again --ublk vol0; dd if=/dev/ublkb0 bs=512 skip=100 count=1 2>/dev/null | head -n 1; blockdev --getsize64 /dev/ublkb0
+		lsad ublk del vol0`)
+	if want := fmt.Sprintf("1\nnone\ncached\n%d\nremoved vol0\n", 2<<30); got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
-}
-
-// discardDisk holds that a discard of the whole device leaves zeros, that unaligned direct I/O is refused, and that
-// the kernel finds a partition table.
-func discardDisk(t *testing.T, vm *guest.VM, dev string) {
-	t.Helper()
-	sum := "dd if=" + dev + " bs=1M count=64 iflag=direct 2>/dev/null | md5sum"
-	zeros := fmt.Sprintf("%x  -\n", md5.Sum(make([]byte, 64<<20)))
-	if got := vm.MustRun(t, sum); got == zeros {
-		t.Error("fio left nothing that could be discarded")
-	}
-	if got := vm.MustRun(t, "blkdiscard "+dev+"; "+sum); got != zeros {
-		t.Error("not all is zero after a discard of the device")
-	}
-	out := vm.MustRun(t, "fio --name=unaligned --filename="+dev+" --direct=1 --rw=read --bs=1000 --size=10000 2>&1 || true")
-	if !strings.Contains(out, "Invalid argument") {
-		t.Errorf("direct reads of 1000 bytes: %s", out)
-	}
-	got := vm.MustRun(t, `printf 'label: gpt\nsize=16MiB\nsize=32MiB\n' | sfdisk -q `+dev+`
-		blockdev --rereadpt `+dev+`; cat /sys/block/`+filepath.Base(dev)+`/*p[12]/size; blkdiscard -f `+dev+`; blockdev --rereadpt `+dev)
-	if strings.Join(strings.Fields(got), " ") != "32768 65536" {
-		t.Errorf("partitions of %q sectors", got)
+	if got := local(t, vm, "lsad ublk list --json; cat /run/lsad.log | grep -c 'took over'"); !strings.HasPrefix(got, "[]") {
+		t.Error(got)
 	}
 }
