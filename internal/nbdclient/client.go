@@ -86,6 +86,9 @@ func (c *Client) Close() error {
 	return nil
 }
 
+// Stop has the client end as Close does, and waits for nothing.
+func (c *Client) Stop() { c.fail(ErrClosed) }
+
 // farewell tells the server that this is no accident. If that fails it makes no difference.
 func (c *Client) farewell() {
 	c.conn.SetWriteDeadline(time.Now().Add(time.Second))

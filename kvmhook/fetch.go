@@ -1,0 +1,278 @@
+package kvmhook
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"lsad/kvmhook/uffd"
+)
+
+const (
+	// leastFetch and mostFetch bound what is fetched about a fault, in bytes.
+	leastFetch = 16 << 10
+	mostFetch  = 512 << 10
+	// maxFetches is how many demanded reads are under way at once; further ones wait for one to end.
+	maxFetches = 64
+	// bite is how much is installed at once with gate held, in bytes, where pages are small.
+	bite = 64 << 10
+)
+
+// fetch is a read that a fault demanded.
+type fetch struct {
+	s           *session
+	a           at
+	first, last int
+	began       time.Time // the fault was read
+	asked       time.Time
+	room        []byte
+}
+
+// fetchPool owns the memory of fetches, and remembers those that wait for some.
+type fetchPool struct {
+	busy atomic.Int64 // demanded reads under way or waiting
+
+	mu      sync.Mutex
+	idle    []*fetch
+	made    int
+	backlog []fetch
+	ended   sync.WaitGroup
+}
+
+func (p *fetchPool) wait() { p.ended.Wait() }
+
+func (p *fetchPool) close() {
+	for _, f := range p.idle {
+		uffd.Unmap(f.room)
+	}
+}
+
+// get returns a fetch to use, or says that one may be made. If neither, want was put into the backlog.
+func (p *fetchPool) get(want fetch) (f *fetch, create bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := len(p.idle); n > 0 {
+		f, p.idle = p.idle[n-1], p.idle[:n-1]
+		return f, false
+	}
+	if p.made < maxFetches {
+		p.made++
+		return nil, true
+	}
+	p.backlog = append(p.backlog, want)
+	return nil, false
+}
+
+// fetch asks the source for the pages [first, last), which are marked as fetching.
+func (s *session) fetch(a at, first, last int, began time.Time) {
+	s.fetches.busy.Add(1)
+	s.fetches.ended.Add(1)
+	f, create := s.fetches.get(fetch{a: a, first: first, last: last, began: began})
+	if create {
+		room, err := uffd.Map(max(mostFetch, hugePage)) // takes memory where it is used only
+		if err != nil {
+			s.fail(err)
+			s.fetches.ended.Done()
+			return
+		}
+		f = &fetch{s: s, room: room}
+	}
+	if f == nil {
+		return
+	}
+	f.a, f.first, f.last, f.began = a, first, last, began
+	f.start()
+}
+
+func (f *fetch) start() {
+	f.asked = time.Now()
+	n := int64(f.last-f.first) * f.a.m.page
+	f.s.h.o.Source.Start(f.s.ctx, f.room[:n], f.a.m.imageOffset(f.first), f)
+}
+
+// Done implements Completion.
+func (f *fetch) Done(err error) {
+	s := f.s
+	switch {
+	case err == nil:
+		s.h.stats.read.Add(int64(f.last-f.first) * f.a.m.page)
+		s.adapt(time.Since(f.asked))
+		err = f.install()
+	case errors.Is(err, ErrLost) && f.last-f.first > 1:
+		f.alone()
+		return
+	case errors.Is(err, ErrLost):
+		err = s.lose(f.a, err)
+	}
+	if err != nil {
+		s.fail(err)
+	}
+	f.release()
+}
+
+// alone asks for the demanded page once more, without its neighbours: one of those may be the lost one. Who waits for
+// one of them asks for it by itself.
+func (f *fetch) alone() {
+	m, page := f.a.m, f.a.page
+	m.change(f.first, page, fetching, missing)
+	m.change(page+1, f.last, fetching, missing)
+	f.s.gate.RLock()
+	f.s.fd.Wake(m.address(f.first), int64(f.last-f.first)*m.page)
+	f.s.gate.RUnlock()
+	f.first, f.last = page, page+1
+	f.start()
+}
+
+// release takes up the next one of the backlog, or rests.
+func (f *fetch) release() {
+	p := &f.s.fetches
+	p.busy.Add(-1)
+	p.mu.Lock()
+	if len(p.backlog) == 0 {
+		p.idle = append(p.idle, f)
+		p.mu.Unlock()
+		p.ended.Done()
+		return
+	}
+	next := p.backlog[0]
+	p.backlog = append(p.backlog[:0], p.backlog[1:]...)
+	p.mu.Unlock()
+	p.ended.Done()
+	f.a, f.first, f.last, f.began = next.a, next.first, next.last, next.began
+	f.start()
+}
+
+// install puts the content in place, the demanded page and what follows it first.
+func (f *fetch) install() error {
+	s, m, page := f.s, f.a.m, f.a.page
+	step := max(1, int(bite/m.page))
+	near := min(page+step, f.last)
+	before, err := s.install(m, page, near, f.content(page, near))
+	s.h.stats.served(time.Since(f.began))
+	if err != nil {
+		return err
+	}
+	rest, err := s.install(m, near, f.last, f.content(near, f.last))
+	if err != nil {
+		return err
+	}
+	front, err := s.install(m, f.first, page, f.content(f.first, page))
+	all := before + rest + front
+	one := min(all, m.page)
+	s.h.stats.demandPage.Add(one)
+	s.h.stats.around.Add(all - one)
+	return err
+}
+
+func (f *fetch) content(first, last int) []byte {
+	m := f.a.m
+	return f.room[int64(first-f.first)*m.page : int64(last-f.first)*m.page]
+}
+
+// adapt sizes what is fetched about a lone fault: the longer the way to the source, the more is worth taking at once.
+func (s *session) adapt(took time.Duration) {
+	want := int64(leastFetch)
+	switch {
+	case took > 2*time.Millisecond:
+		want = 256 << 10
+	case took > 400*time.Microsecond:
+		want = 64 << 10
+	}
+	// A step at a time: one slow answer says little.
+	if now := s.base.Load(); want > now {
+		s.base.CompareAndSwap(now, 2*now)
+	} else if want < now {
+		s.base.CompareAndSwap(now, now/2)
+	}
+}
+
+// install puts content at those pages of [first, last) that are still being fetched, and returns how many bytes that
+// were. Who waits for one of them goes on.
+func (s *session) install(m *mapping, first, last int, content []byte) (installed int64, err error) {
+	step := max(1, int(bite/m.page))
+	for page, tries := first, 0; page < last; {
+		n, next, err := s.installRun(m, page, last, step, content[int64(page-first)*m.page:])
+		installed += n
+		page = next
+		switch err {
+		case nil:
+			tries = 0
+		case unix.EAGAIN, unix.ENOMEM:
+			s.h.stats.retried.Add(1)
+			if err := s.pause(&tries); err != nil {
+				return installed, err
+			}
+		default:
+			return installed, s.refused("content", err)
+		}
+	}
+	return installed, nil
+}
+
+// installRun installs the first run of pages in [page, last) that are still fetching, and returns the page to go on
+// with. What it finds about the pages holds until they are installed.
+func (s *session) installRun(m *mapping, page, last, step int, content []byte) (n int64, next int, err error) {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	from, to, ok := m.nextFetching(page, last, step)
+	if !ok {
+		s.h.stats.dropped.Add(int64(last-page) * m.page)
+		return 0, last, nil
+	}
+	s.h.stats.dropped.Add(int64(from-page) * m.page)
+	content = content[int64(from-page)*m.page : int64(to-page)*m.page]
+	n, err = s.fd.Copy(m.address(from), content, true)
+	if err == unix.EAGAIN && n > 0 {
+		err = nil // why it stopped shows at the page where it did
+	}
+	done := from + int(n/m.page)
+	m.change(from, done, fetching, settled)
+	if err == unix.EEXIST || err == unix.ENOENT {
+		// The page is there, or was unmapped. Its content is not wanted, and who waits may look again.
+		s.h.stats.present.Add(int64(m.change(done, done+1, fetching, settled)) * m.page)
+		s.fd.Wake(m.address(done), m.page)
+		done, err = done+1, nil
+	}
+	return n, done, err
+}
+
+// pause waits a little, so that the reader takes the event for which the kernel put an installation off.
+func (s *session) pause(tries *int) error {
+	*tries++
+	t := time.NewTimer(min(20*time.Microsecond<<min(*tries, 10), 10*time.Millisecond))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-s.ctx.Done():
+		return context.Cause(s.ctx)
+	}
+}
+
+// lose gives up a page for good.
+func (s *session) lose(a at, why error) error {
+	if a.m.change(a.page, a.page+1, fetching, poisoned) == 0 {
+		return nil // removed meanwhile
+	}
+	s.h.stats.poisoned.Add(a.m.page)
+	s.h.log.Error("a page is lost: the guest gets a memory error where it touches it", "image_offset", a.m.imageOffset(a.page), "error", why)
+	for tries := 0; ; {
+		s.gate.RLock()
+		_, err := s.fd.Poison(a.m.address(a.page), a.m.page)
+		s.gate.RUnlock()
+		switch err {
+		case nil, unix.EEXIST, unix.ENOENT:
+			return nil
+		case unix.EAGAIN:
+			if err := s.pause(&tries); err != nil {
+				return err
+			}
+		default:
+			return s.refused("poison", err)
+		}
+	}
+}

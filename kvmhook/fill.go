@@ -1,0 +1,161 @@
+package kvmhook
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"lsad/kvmhook/uffd"
+)
+
+const (
+	// leastFill and mostFill bound one read of the background fill, in bytes.
+	leastFill = 64 << 10
+	mostFill  = 1 << 20
+	// fillQuick and fillSlow are the times between which a read of the fill should lie: a fault may have to wait for it.
+	fillQuick = 3 * time.Millisecond
+	fillSlow  = 20 * time.Millisecond
+	// yieldMost is how long the fill stands back for faults before each read.
+	yieldMost = 2 * time.Millisecond
+)
+
+// filler hands out what is to be filled, in order.
+type filler struct {
+	s *session
+
+	mu    sync.Mutex
+	order []at  // what comes first, in units of WorkingSet.ChunkBytes
+	chunk int64 // bytes
+	maps  []*mapping
+	page  int // of maps[0], to go on with
+	left  int // workers
+}
+
+// fill starts the workers of the background fill.
+func (s *session) fill(wg *sync.WaitGroup) {
+	f := &filler{s: s, maps: *s.maps.Load(), left: s.h.o.FillWorkers}
+	if w := s.h.o.WorkingSet; w != nil {
+		f.chunk = w.ChunkBytes
+		for _, c := range w.Chunks {
+			if a, ok := s.byImage(c * w.ChunkBytes); ok {
+				f.order = append(f.order, a)
+			}
+		}
+	}
+	for range f.left {
+		wg.Go(f.work)
+	}
+}
+
+// byImage is the page where an offset of the image is mapped.
+func (s *session) byImage(off int64) (at, bool) {
+	for _, m := range *s.maps.Load() {
+		if off >= m.offset && off < m.offset+m.size {
+			return at{m, int((off - m.offset) / m.page)}, true
+		}
+	}
+	return at{}, false
+}
+
+// next claims the next pages to fill, of about size bytes.
+func (f *filler) next(size int64) (m *mapping, first, last int, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for len(f.order) > 0 {
+		a := f.order[0]
+		n := max(1, int(f.chunk/a.m.page))
+		if first, last, ok := a.m.claim(a.page, min(a.page+n, a.m.pages()), n); ok {
+			return a.m, first, last, true
+		}
+		f.order = f.order[1:]
+	}
+	for len(f.maps) > 0 {
+		m := f.maps[0]
+		if first, last, ok := m.claim(f.page, m.pages(), max(1, int(size/m.page))); ok {
+			f.page = last
+			return m, first, last, true
+		}
+		f.maps, f.page = f.maps[1:], 0
+	}
+	return nil, 0, 0, false
+}
+
+func (f *filler) work() {
+	s := f.s
+	room, err := uffd.Map(max(mostFill, hugePage))
+	if err != nil {
+		s.fail(err)
+		return
+	}
+	defer uffd.Unmap(room)
+	size := int64(256 << 10)
+	for s.ctx.Err() == nil {
+		f.yield()
+		m, first, last, ok := f.next(size)
+		if !ok {
+			break
+		}
+		began := time.Now()
+		if err := f.one(m, first, last, room); err != nil {
+			s.fail(err)
+			return
+		}
+		switch took := time.Since(began); {
+		case took > fillSlow:
+			size = max(size/2, leastFill)
+		case took < fillQuick:
+			size = min(size*2, mostFill)
+		}
+	}
+	f.end()
+}
+
+// one fetches and installs pages that are marked as fetching.
+func (f *filler) one(m *mapping, first, last int, room []byte) error {
+	s := f.s
+	room = room[:int64(last-first)*m.page]
+	err := s.h.o.Source.ReadAt(s.ctx, room, m.imageOffset(first))
+	if errors.Is(err, ErrLost) {
+		return f.oneByOne(m, first, last, room, err)
+	}
+	if err != nil {
+		return err
+	}
+	s.h.stats.read.Add(int64(len(room)))
+	n, err := s.install(m, first, last, room)
+	s.h.stats.filled.Add(n)
+	return err
+}
+
+// oneByOne finds out which pages of a run are lost.
+func (f *filler) oneByOne(m *mapping, first, last int, room []byte, err error) error {
+	if last-first == 1 {
+		return f.s.lose(at{m, first}, err)
+	}
+	for page := first; page < last; page++ {
+		if err := f.one(m, page, page+1, room); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// yield stands back while guests wait for pages, but not for ever.
+func (f *filler) yield() {
+	const moment = 100 * time.Microsecond
+	for waited := time.Duration(0); f.s.fetches.busy.Load() > 0 && waited < yieldMost; waited += moment {
+		time.Sleep(moment)
+	}
+}
+
+// end is where a worker finds nothing more to do.
+func (f *filler) end() {
+	f.mu.Lock()
+	f.left--
+	last := f.left == 0
+	f.mu.Unlock()
+	if last && f.s.ctx.Err() == nil {
+		f.s.filled.Store(true)
+		f.s.h.log.Info("everything is resident: the source is needed no more", "seconds", time.Since(f.s.began).Seconds())
+	}
+}

@@ -1,0 +1,427 @@
+package kvmhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// rig is a hook that waits for a VMM.
+type rig struct {
+	*Hook
+	t      testing.TB
+	socket string
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error // of Serve, once done is closed
+}
+
+type testLog struct{ t testing.TB }
+
+func (l testLog) Write(p []byte) (int, error) {
+	l.t.Logf("%s", p)
+	return len(p), nil
+}
+
+func newRig(t testing.TB, o Options) *rig {
+	t.Helper()
+	needUffd(t)
+	o.Logger = slog.New(slog.NewTextHandler(testLog{t}, nil))
+	h, err := New(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{Hook: h, t: t, socket: filepath.Join(t.TempDir(), "s"), done: make(chan struct{})}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: r.socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ctx context.Context
+	ctx, r.cancel = context.WithCancel(context.Background())
+	go func() {
+		r.err = h.Serve(ctx, l)
+		close(r.done)
+	}()
+	t.Cleanup(func() {
+		r.cancel()
+		<-r.done
+	})
+	return r
+}
+
+// end kills the VMM and demands that the hook ends by itself, without an error.
+func (r *rig) end(v *vmmProcess) {
+	r.t.Helper()
+	v.kill()
+	<-r.done
+	if r.err != nil {
+		r.t.Errorf("Serve: %v", r.err)
+	}
+}
+
+func small(pages int) []vmmRegion {
+	return []vmmRegion{{Size: int64(pages) * smallPage, Page: smallPage}}
+}
+
+// check touches pages of a region that begins at page offset of the image, and compares them.
+func check(t testing.TB, v *vmmProcess, o order, offset int) {
+	t.Helper()
+	o.Op = "touch"
+	compare(t, v.do(o), o, func(i int) []byte { return content(offset + i) })
+}
+
+func compare(t testing.TB, a answer, o order, want func(i int) []byte) {
+	t.Helper()
+	wrong := 0
+	for i, h := range a.Hashes {
+		if h != hash(want(o.First+i)) {
+			if wrong++; wrong < 5 {
+				t.Errorf("region %d, page %d: wrong content", o.Region, o.First+i)
+			}
+		}
+	}
+	if wrong > 0 {
+		t.Errorf("%d of %d pages are wrong", wrong, len(a.Hashes))
+	}
+}
+
+// Every version of the handshake, several mappings, many threads, with and without the fill.
+func TestServe(t *testing.T) {
+	const pages = 2048
+	for version := 1; version <= 3; version++ {
+		for _, noFill := range []bool{true, false} {
+			t.Run(fmt.Sprintf("version %d, fill %v", version, !noFill), func(t *testing.T) {
+				src := newMemSource(pages)
+				r := newRig(t, Options{Source: src, NoFill: noFill})
+				v := startVMM(t)
+				half := int64(pages / 2 * smallPage)
+				v.do(order{Op: "map", Socket: r.socket, Version: version, Regions: []vmmRegion{{Size: half, Offset: half, Page: smallPage}, {Size: half, Page: smallPage}}})
+				first := v.start(order{Op: "touch", Region: 0, First: 0, Last: pages / 2, Threads: 24, Stride: 37})
+				second := v.start(order{Op: "touch", Region: 1, First: 0, Last: pages / 2, Threads: 8})
+				compare(t, v.await(first, "touch"), order{Region: 0}, func(i int) []byte { return content(pages/2 + i) })
+				compare(t, v.await(second, "touch"), order{Region: 1}, content)
+				data := int64(0)
+				for i := range pages {
+					if !isHole(i) {
+						data += smallPage
+					}
+				}
+				if src.bytes != data {
+					t.Errorf("%d bytes were read, the image has %d", src.bytes, data)
+				}
+				r.end(v)
+			})
+		}
+	}
+}
+
+// Without touching anything, the fill brings everything that is not a hole.
+func TestFill(t *testing.T) {
+	src := newMemSource(1000)
+	var asked []int64
+	src.asked = func(off, n int64, _ bool) {
+		src.mu.Lock()
+		defer src.mu.Unlock()
+		asked = append(asked, off/smallPage)
+	}
+	r := newRig(t, Options{Source: src, FillWorkers: 1, WorkingSet: &WorkingSet{ChunkBytes: 64 << 10, Chunks: []int64{50, 3, 61, 4}}})
+	v := startVMM(t)
+	v.do(order{Op: "map", Socket: r.socket, Version: 3, Regions: small(1000)})
+	eventually(t, "the fill", func() bool { return r.Status().State == StateFilled })
+	if got, want := fmt.Sprint(asked[:min(8, len(asked))]), "[800 56 976 64 8 32 80 104]"; got != want {
+		t.Errorf("order %s, want %s", got, want)
+	}
+	st := r.Status()
+	if st.Faults != 0 || st.ResidentBytes != st.ContentBytes {
+		t.Errorf("%+v", st)
+	}
+	check(t, v, order{Last: 1000, Threads: 2}, 0)
+	r.end(v)
+}
+
+// Pages that the VMM removes are zeros from then on, whether they were there or not.
+func TestRemove(t *testing.T) {
+	r := newRig(t, Options{Source: newMemSource(512), NoFill: true})
+	v := startVMM(t)
+	v.do(order{Op: "map", Socket: r.socket, Version: 3, Regions: small(512)})
+	check(t, v, order{Last: 200, Threads: 4}, 0)
+	v.do(order{Op: "remove", First: 100, Last: 300})
+	for range 2 {
+		compare(t, v.do(order{Op: "touch", Last: 512, Threads: 4}), order{}, func(i int) []byte {
+			if i >= 100 && i < 300 {
+				return make([]byte, smallPage)
+			}
+			return content(i)
+		})
+	}
+	v.do(order{Op: "write", First: 150, Last: 160})
+	v.do(order{Op: "remove", First: 155, Last: 160})
+	compare(t, v.do(order{Op: "touch", First: 155, Last: 160}), order{First: 155}, func(int) []byte { return make([]byte, smallPage) })
+	if a := v.do(order{Op: "touch", First: 150, Last: 151}); a.Hashes[0] == hash(make([]byte, smallPage)) {
+		t.Error("a written page lost its content")
+	}
+	if st := r.Status(); st.RemovedBytes != 205*smallPage {
+		t.Errorf("%d bytes removed", st.RemovedBytes)
+	}
+	r.end(v)
+}
+
+// A page is removed while its content is on the way: the answer comes too late, whoever waits gets zeros.
+func TestRemoveRacesFetch(t *testing.T) {
+	src := newMemSource(512)
+	r := newRig(t, Options{Source: src, NoFill: true})
+	v := startVMM(t)
+	v.do(order{Op: "map", Socket: r.socket, Version: 3, Regions: small(512)})
+	release := src.hold()
+	waits := v.start(order{Op: "touch", First: 8, Last: 12, Threads: 4})
+	eventually(t, "the fetch", func() bool { src.mu.Lock(); defer src.mu.Unlock(); return src.calls > 0 })
+	v.do(order{Op: "remove", First: 8, Last: 11})
+	// Three threads go on although the source still holds its answer back; the fourth page is its own.
+	release()
+	a := v.await(waits, "touch")
+	compare(t, a, order{First: 8}, func(i int) []byte {
+		if i < 11 {
+			return make([]byte, smallPage)
+		}
+		return content(i)
+	})
+	compare(t, v.do(order{Op: "touch", First: 8, Last: 12}), order{First: 8}, func(i int) []byte {
+		if i < 11 {
+			return make([]byte, smallPage)
+		}
+		return content(i)
+	})
+	r.end(v)
+}
+
+// Removing while the source is silent lets the waiting threads go on.
+func TestRemoveWakes(t *testing.T) {
+	src := newMemSource(64)
+	r := newRig(t, Options{Source: src, NoFill: true})
+	v := startVMM(t)
+	v.do(order{Op: "map", Socket: r.socket, Version: 3, Regions: small(64)})
+	release := src.hold()
+	waits := v.start(order{Op: "touch", First: 10, Last: 11})
+	eventually(t, "the fetch", func() bool { src.mu.Lock(); defer src.mu.Unlock(); return src.calls > 0 })
+	v.do(order{Op: "remove", First: 8, Last: 16})
+	compare(t, v.await(waits, "touch"), order{First: 10}, func(int) []byte { return make([]byte, smallPage) })
+	release()
+	r.end(v)
+}
+
+// Removals all over the image while the fill runs and threads touch it: a page is zeros or its content before it was
+// removed, and zeros for ever after.
+func TestRemoveRacesFill(t *testing.T) {
+	const pages = 16384
+	r := newRig(t, Options{Source: newMemSource(pages)})
+	v := startVMM(t)
+	v.do(order{Op: "map", Socket: r.socket, Version: 3, Regions: small(pages)})
+	touching := v.start(order{Op: "touch", Last: pages, Threads: 4, Stride: 101})
+	removed := func(i int) bool { return i/7%5 == 2 }
+	for i := 0; i < pages; i++ {
+		if removed(i) {
+			end := min(i+7-i%7, pages)
+			v.do(order{Op: "remove", First: i, Last: end})
+			i = end - 1
+		}
+	}
+	zero := hash(make([]byte, smallPage))
+	for i, h := range v.await(touching, "touch").Hashes {
+		if h != hash(content(i)) && !(removed(i) && h == zero) {
+			t.Fatalf("page %d: wrong content", i)
+		}
+	}
+	eventually(t, "the fill", func() bool { return r.Status().State == StateFilled })
+	compare(t, v.do(order{Op: "touch", Last: pages, Threads: 4}), order{}, func(i int) []byte {
+		if removed(i) {
+			return make([]byte, smallPage)
+		}
+		return content(i)
+	})
+	r.end(v)
+}
+
+// Threads that wait for the same page cost one read.
+func TestCoalesce(t *testing.T) {
+	src := newMemSource(64)
+	r := newRig(t, Options{Source: src, NoFill: true})
+	v := startVMM(t)
+	v.do(order{Op: "map", Socket: r.socket, Version: 3, Regions: small(64)})
+	release := src.hold()
+	var all []<-chan answer
+	for range 16 {
+		all = append(all, v.start(order{Op: "touch", First: 9, Last: 10}))
+	}
+	eventually(t, "the faults", func() bool { return r.Status().Faults == 16 })
+	release()
+	for _, c := range all {
+		compare(t, v.await(c, "touch"), order{First: 9}, content)
+	}
+	if src.calls != 1 {
+		t.Errorf("%d reads", src.calls)
+	}
+	r.end(v)
+}
+
+// More pages are waited for at once than fetches can be under way.
+func TestBacklog(t *testing.T) {
+	const pages = 70 * 24
+	src := newMemSource(pages)
+	r := newRig(t, Options{Source: src, NoFill: true})
+	v := startVMM(t)
+	v.do(order{Op: "map", Socket: r.socket, Version: 3, Regions: small(pages)})
+	release := src.hold()
+	var all []<-chan answer
+	for i := range 70 {
+		all = append(all, v.start(order{Op: "touch", First: i*24 + 8, Last: i*24 + 9}))
+	}
+	eventually(t, "the faults", func() bool { return r.Status().Faults == 70 })
+	if src.calls > maxFetches {
+		t.Errorf("%d reads at once", src.calls)
+	}
+	release()
+	for i, c := range all {
+		compare(t, v.await(c, "touch"), order{First: i*24 + 8}, content)
+	}
+	r.end(v)
+}
+
+// A page that the source has lost gives a memory error; its neighbours do not.
+func TestLost(t *testing.T) {
+	for _, noFill := range []bool{true, false} {
+		t.Run(fmt.Sprintf("fill %v", !noFill), func(t *testing.T) {
+			src := newMemSource(64)
+			src.fail = func(off, n int64) error {
+				if off <= 10*smallPage && off+n > 10*smallPage {
+					return fmt.Errorf("a bad checksum: %w", ErrLost)
+				}
+				return nil
+			}
+			r := newRig(t, Options{Source: src, NoFill: noFill})
+			v := startVMM(t)
+			v.do(order{Op: "map", Socket: r.socket, Version: 3, Regions: small(64)})
+			check(t, v, order{First: 0, Last: 10, Threads: 3}, 0)
+			check(t, v, order{First: 11, Last: 64, Threads: 3}, 0)
+			v.start(order{Op: "touch", First: 10, Last: 11})
+			<-v.ended // of a memory error, which a Go program does not survive
+			if state := v.cmd.ProcessState; state.Success() || !strings.Contains(state.String(), "exit status 2") && !strings.Contains(state.String(), "bus error") {
+				t.Errorf("the VMM ended with %v", state)
+			}
+			if st := r.Status(); st.PoisonedBytes != smallPage {
+				t.Errorf("%d bytes poisoned", st.PoisonedBytes)
+			}
+			r.end(v)
+		})
+	}
+}
+
+// An error of the source that is not about a page ends the hook; nothing wrong is installed.
+func TestSourceEnds(t *testing.T) {
+	src := newMemSource(64)
+	broken := errors.New("broken")
+	src.fail = func(int64, int64) error { return fmt.Errorf("%w: %w", ErrSource, broken) }
+	r := newRig(t, Options{Source: src, NoFill: true})
+	v := startVMM(t)
+	v.do(order{Op: "map", Socket: r.socket, Version: 3, Regions: small(64)})
+	v.start(order{Op: "touch", First: 9, Last: 10})
+	<-r.done
+	if !errors.Is(r.err, ErrSource) || !errors.Is(r.err, broken) {
+		t.Errorf("Serve: %v", r.err)
+	}
+}
+
+// The recorded order is the order of touches, and a second run that has it needs few demanded reads.
+func TestWorkingSet(t *testing.T) {
+	const pages = 8192
+	touch := func(r *rig, v *vmmProcess) {
+		for _, chunk := range []int{400, 7, 230, 8, 9, 12, 100} {
+			check(t, v, order{First: chunk * 16, Last: chunk*16 + 16, Threads: 1}, 0)
+		}
+	}
+	r := newRig(t, Options{Source: newMemSource(pages), Record: true})
+	v := startVMM(t)
+	v.do(order{Op: "map", Socket: r.socket, Version: 3, Regions: small(pages)})
+	touch(r, v)
+	first := r.Status().FetchedFaults
+	r.end(v)
+	set := r.Recorded()
+	if got := fmt.Sprint(set.Chunks); got != "[400 7 230 8 9 12 100]" {
+		t.Errorf("recorded %v", got)
+	}
+
+	src := newMemSource(pages)
+	var filled atomic.Int64
+	src.asked = func(_, _ int64, urgent bool) {
+		if !urgent && filled.Add(1) > 14 { // the working set, and then nothing
+			release := src.hold()
+			t.Cleanup(release)
+		}
+	}
+	r = newRig(t, Options{Source: src, WorkingSet: set, FillWorkers: 1})
+	v = startVMM(t)
+	v.do(order{Op: "map", Socket: r.socket, Version: 3, Regions: small(pages)})
+	eventually(t, "the working set", func() bool { return r.Status().FilledBytes >= 7*8*smallPage })
+	touch(r, v)
+	if second := r.Status().FetchedFaults; second*3 > first {
+		t.Errorf("%d demanded reads with a working set, %d without", second, first)
+	}
+	src.mu.Lock()
+	src.asked = nil
+	src.mu.Unlock()
+}
+
+func TestHugePages(t *testing.T) {
+	needUffd(t)
+	const file = "/proc/sys/vm/nr_hugepages"
+	old, err := os.ReadFile(file)
+	if err == nil && strings.TrimSpace(string(old)) == "0" {
+		err = os.WriteFile(file, []byte("8"), 0)
+		t.Cleanup(func() { os.WriteFile(file, old, 0) })
+	}
+	mem, mapErr := unix.Mmap(-1, 0, 4*hugePage, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_HUGETLB)
+	if mapErr != nil {
+		t.Skipf("no huge pages: %v, %v", err, mapErr)
+	}
+	unix.Munmap(mem)
+
+	src := newMemSource(3 * 512)
+	for i := 512; i < 1024; i++ { // the second one is a hole altogether
+		clear(src.data[i*smallPage : (i+1)*smallPage])
+	}
+	whole := &holeSource{src, 512, 1024}
+	for _, noFill := range []bool{true, false} {
+		t.Run(fmt.Sprintf("fill %v", !noFill), func(t *testing.T) {
+			r := newRig(t, Options{Source: whole, NoFill: noFill})
+			v := startVMM(t)
+			v.do(order{Op: "map", Socket: r.socket, Version: 2, Regions: []vmmRegion{{Size: 3 * hugePage, Page: hugePage}}})
+			want := func(i int) []byte { return src.data[i*hugePage : (i+1)*hugePage] }
+			compare(t, v.do(order{Op: "touch", Last: 3, Threads: 3}), order{}, want)
+			v.do(order{Op: "remove", First: 0, Last: 1})
+			compare(t, v.do(order{Op: "touch", Last: 1}), order{}, func(int) []byte { return make([]byte, hugePage) })
+			if st := r.Status(); st.ReadBytes != 2*hugePage || st.ZeroFaults < 2 {
+				t.Errorf("%+v", st)
+			}
+			r.end(v)
+		})
+	}
+}
+
+// holeSource tells a range of pages as zeros besides.
+type holeSource struct {
+	*memSource
+	first, last int
+}
+
+func (s *holeSource) Zeros(ctx context.Context, fn func(off, n int64)) error {
+	fn(int64(s.first)*smallPage, int64(s.last-s.first)*smallPage)
+	return nil
+}

@@ -1,0 +1,204 @@
+package kvmhook
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// States of a page.
+const (
+	missing  = iota // neither there nor asked for
+	fetching        // its content has been asked for
+	settled         // it is there, or was removed: content must not come any more
+	poisoned
+)
+
+// mapping is a region with what is known of its pages.
+type mapping struct {
+	base   atomic.Uint64 // address in the VMM; a remapping changes it, with gate held for writing
+	size   int64         // bytes
+	offset int64         // in the image
+	page   int64         // size of a page, in bytes
+	zeros  bitmap        // of the whole image
+
+	mu     sync.Mutex
+	states []uint8 // per page
+	// ahead is where recent fetches ended, each the start of what a sequential reader wants next.
+	ahead    [8]stream
+	aheadPos int
+}
+
+// stream is a sequential access that seems to be under way.
+type stream struct {
+	next  int // page
+	pages int // of its last fetch
+}
+
+func newMapping(r Region, zeros bitmap) *mapping {
+	m := &mapping{size: int64(r.Size), offset: int64(r.Offset), page: int64(r.PageSize), zeros: zeros}
+	m.base.Store(r.Base)
+	m.states = make([]uint8, r.Size/r.PageSize)
+	for i := range m.ahead {
+		m.ahead[i].next = -1
+	}
+	return m
+}
+
+func (m *mapping) pages() int { return len(m.states) }
+
+// address of a page in the VMM.
+func (m *mapping) address(page int) uint64 { return m.base.Load() + uint64(page)*uint64(m.page) }
+
+// imageOffset of a page, in bytes.
+func (m *mapping) imageOffset(page int) int64 { return m.offset + int64(page)*m.page }
+
+// pageAt is the page at an address, and whether the mapping has it.
+func (m *mapping) pageAt(address uint64) (int, bool) {
+	base := m.base.Load()
+	if address < base || address-base >= uint64(m.size) {
+		return 0, false
+	}
+	return int((address - base) / uint64(m.page)), true
+}
+
+// zero says whether the image has a hole where the page is.
+func (m *mapping) zero(page int) bool { return m.zeros.all(m.imageOffset(page), m.page) }
+
+// dataPages is how many pages are not holes.
+func (m *mapping) dataPages() (n int64) {
+	for i := range m.pages() {
+		if !m.zero(i) {
+			n++
+		}
+	}
+	return n
+}
+
+// verdict is what to do about a fault.
+type verdict int
+
+const (
+	giveZeros verdict = iota // map zeros at [first, last)
+	fetchRun                 // fetch [first, last), marked so
+	underWay                 // somebody fetches it
+	giveError                // it is poisoned
+)
+
+// decide says what to do about a fault, and marks the pages that it concerns. base is how many pages a fetch has
+// where nothing is known of the access, most the largest number.
+func (m *mapping) decide(page, base, most int) (v verdict, first, last int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch m.states[page] {
+	case settled:
+		return giveZeros, page, page + 1
+	case fetching:
+		return underWay, page, page + 1
+	case poisoned:
+		return giveError, page, page + 1
+	}
+	zero := m.zero(page)
+	want := m.predict(page, base, most)
+	first, last = m.around(page, want, zero)
+	m.remember(last, want)
+	if zero {
+		m.mark(first, last, settled)
+		return giveZeros, first, last
+	}
+	m.mark(first, last, fetching)
+	return fetchRun, first, last
+}
+
+// predict is how many pages to take: twice the last time's for a reader that goes on where it ended.
+func (m *mapping) predict(page, base, most int) int {
+	for i := range m.ahead {
+		if s := &m.ahead[i]; s.next == page {
+			s.next = -1
+			return max(base, min(2*s.pages, most))
+		}
+	}
+	return base
+}
+
+func (m *mapping) remember(next, pages int) {
+	m.ahead[m.aheadPos] = stream{next, pages}
+	m.aheadPos = (m.aheadPos + 1) % len(m.ahead)
+}
+
+// around is the run of missing pages of one kind about a page, within the aligned block of n pages.
+func (m *mapping) around(page, n int, zero bool) (first, last int) {
+	low := page - page%n
+	high := min(low+n, m.pages())
+	fits := func(i int) bool { return m.states[i] == missing && m.zero(i) == zero }
+	for first = page; first > low && fits(first-1); first-- {
+	}
+	for last = page + 1; last < high && fits(last); last++ {
+	}
+	return first, last
+}
+
+func (m *mapping) mark(first, last int, state uint8) {
+	for i := first; i < last; i++ {
+		m.states[i] = state
+	}
+}
+
+// claim marks the next run of missing pages with content in [from, to), of at most n pages, as fetching. It returns
+// false if there is none.
+func (m *mapping) claim(from, to, n int) (first, last int, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	fits := func(i int) bool { return m.states[i] == missing && !m.zero(i) }
+	for first = from; first < to && !fits(first); first++ {
+	}
+	if first >= to {
+		return 0, 0, false
+	}
+	for last = first; last < to && last-first < n && fits(last); last++ {
+		m.states[last] = fetching
+	}
+	return first, last, true
+}
+
+// nextFetching is the first run of pages in [from, to) that are still fetching, of at most n.
+func (m *mapping) nextFetching(from, to, n int) (first, last int, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for first = from; first < to && m.states[first] != fetching; first++ {
+	}
+	for last = first; last < to && last-first < n && m.states[last] == fetching; last++ {
+	}
+	return first, last, first < to
+}
+
+// change moves the pages of [first, last) that are in one state to another, and says how many were.
+func (m *mapping) change(first, last int, from, to uint8) (n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := first; i < last; i++ {
+		if m.states[i] == from {
+			m.states[i] = to
+			n++
+		}
+	}
+	return n
+}
+
+// remove settles [first, last) whatever they were, except that what is lost stays so until it is removed: then its
+// content matters no more. It returns how many were missing and fetching; those never come.
+func (m *mapping) remove(first, last int) (gone, asked int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := first; i < last; i++ {
+		switch m.states[i] {
+		case missing:
+			if !m.zero(i) {
+				gone++
+			}
+		case fetching:
+			asked++
+		}
+		m.states[i] = settled
+	}
+	return gone, asked
+}
