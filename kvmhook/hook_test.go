@@ -261,7 +261,7 @@ func TestCoalesce(t *testing.T) {
 	for range 16 {
 		all = append(all, v.start(order{Op: "touch", First: 9, Last: 10}))
 	}
-	eventually(t, "the faults", func() bool { return r.Status().Faults == 16 })
+	eventually(t, "the faults", func() bool { return r.Status().Faults >= 16 })
 	release()
 	for _, c := range all {
 		compare(t, v.await(c, "touch"), order{First: 9}, content)
@@ -284,7 +284,7 @@ func TestBacklog(t *testing.T) {
 	for i := range 70 {
 		all = append(all, v.start(order{Op: "touch", First: i*24 + 8, Last: i*24 + 9}))
 	}
-	eventually(t, "the faults", func() bool { return r.Status().Faults == 70 })
+	eventually(t, "the faults", func() bool { return r.Status().FetchedFaults >= 70 })
 	if src.calls > maxFetches {
 		t.Errorf("%d reads at once", src.calls)
 	}
