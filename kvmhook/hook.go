@@ -13,8 +13,9 @@ import (
 
 // Options are what a Hook is made of.
 type Options struct {
-	Source Source // required
-	Logger *slog.Logger
+	Source       Source              // required
+	SourceStatus func() SourceStatus // how it is, for the status; may be nil
+	Logger       *slog.Logger
 
 	// NoFill leaves out the background fill: only what is touched is fetched.
 	NoFill bool

@@ -43,8 +43,16 @@ type Status struct {
 	// Retries is how often the kernel put an installation off because the memory was changing.
 	Retries int64 `json:"retries"`
 
+	Source SourceStatus `json:"source"`
 	// Latency of faults, from when they were read to when their page was there.
 	Latency Latency `json:"latency"`
+}
+
+// SourceStatus is how the source is.
+type SourceStatus struct {
+	Name          string  `json:"name"`
+	OutageSeconds float64 `json:"outage_seconds"` // so far; 0 while it answers
+	Reconnects    int64   `json:"reconnects"`
 }
 
 // Status of the hook.
@@ -53,6 +61,9 @@ func (h *Hook) Status() Status {
 	s := h.session
 	h.mu.Unlock()
 	st := Status{State: StateWaiting, ImageBytes: h.o.Source.Size(), Latency: h.stats.latencies()}
+	if h.o.SourceStatus != nil {
+		st.Source = h.o.SourceStatus()
+	}
 	if s == nil {
 		return st
 	}
