@@ -45,6 +45,8 @@ func (s *session) idle(ctx context.Context, l *link, wait time.Duration) (done b
 	case m, ok := <-l.messages:
 		return s.hear(l, m, ok)
 	case <-s.demand.wake:
+	case <-s.hold:
+		s.hold = nil
 	case <-timer:
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
@@ -59,6 +61,9 @@ func (s *session) hear(l *link, m message, ok bool) (done bool, err error) {
 		return false, l.lost()
 	case m.kind == rpPong && m.value == pingLoaded:
 		s.progress.ToRun = time.Since(s.began)
+		if s.loaded != nil {
+			s.loaded()
+		}
 	case m.kind == rpShut && m.value != 0:
 		return false, fmt.Errorf("%w: it ended with status %d; its log says why", ErrRefused, m.value)
 	case m.kind == rpShut && !s.ended:
@@ -85,7 +90,7 @@ func (s *session) step(l *link) (wait time.Duration, err error) {
 	case missing == s.sent.Len():
 		s.ended = true
 		return 0, s.write(l, append(appendRAMEnd(nil), typeEOF))
-	case !s.fill:
+	case !s.fill || s.hold != nil:
 		return -1, nil
 	}
 	if wait := s.pace.wait(time.Now()); wait > 0 {

@@ -49,6 +49,8 @@ type session struct {
 	early     func(Block) bool // sent before the VM runs
 	hugePages map[string]int64
 	fill      bool
+	hold      <-chan struct{} // if not nil, the background waits until it is closed
+	loaded    func()          // called when the destination has accepted the device state; may be nil
 	pace      pace
 	demand    demand
 	batch     batch

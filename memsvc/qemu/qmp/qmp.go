@@ -141,6 +141,16 @@ func (c *Client) Wait(ctx context.Context, match func(Event) bool) (Event, error
 	}
 }
 
+// Newest is the newest event of a name among those that were met and not waited for.
+func (c *Client) Newest(name string) (Event, bool) {
+	for i := len(c.events) - 1; i >= 0; i-- {
+		if c.events[i].Name == name {
+			return c.events[i], true
+		}
+	}
+	return Event{}, false
+}
+
 // receive reads one message. Events are kept and returned.
 func (c *Client) receive(ctx context.Context) (message, error) {
 	var m message

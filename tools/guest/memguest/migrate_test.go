@@ -1,0 +1,70 @@
+package memguest
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"lsad/memsvc/qemu"
+	"lsad/memsvc/qemu/qmp"
+)
+
+// source starts a VM whose RAM is a shared file, and waits until it has checked its memory.
+func source(t *testing.T, ctx context.Context, o Options) (*VM, *os.File) {
+	t.Helper()
+	dir := t.TempDir()
+	if st, err := os.MkdirTemp("/dev/shm", "lsad-memguest-"); err == nil {
+		t.Cleanup(func() { os.RemoveAll(st) })
+		dir = st
+	}
+	o.RAMFile = filepath.Join(dir, "ram")
+	vm := start(t, o)
+	check(t, vm.WaitLine(ctx, "ready"))
+	check(t, vm.WaitRounds(ctx, 1))
+	f, err := os.Open(o.RAMFile)
+	check(t, err)
+	t.Cleanup(func() { f.Close() })
+	return vm, f
+}
+
+// destination starts a QEMU that waits for such a VM, and returns the socket that it listens on.
+func destination(t *testing.T, ctx context.Context, o Options) (*VM, string) {
+	t.Helper()
+	o.Incoming, o.RAMName = true, "mem0"
+	vm := start(t, o)
+	path := unixPath(t, "to")
+	check(t, vm.Receive(ctx, "unix:"+path))
+	return vm, path
+}
+
+func migration(t *testing.T, ctx context.Context, vm *VM, ram *os.File, to string) qemu.MigrateOptions {
+	t.Helper()
+	monitor, err := qmp.Dial(ctx, "unix", vm.Monitor)
+	check(t, err)
+	t.Cleanup(func() { monitor.Close() })
+	path := unixPath(t, "state")
+	l, err := net.Listen("unix", path)
+	check(t, err)
+	return qemu.MigrateOptions{
+		RAM: ram, Monitor: monitor, Listener: l, URI: "unix:" + path, Dial: dialUnix(to),
+		Progress: func(p qemu.Progress) { t.Logf("%s %s: %d of %d pages", p.Phase, p.Owner, p.SentPages, p.TotalPages) },
+	}
+}
+
+func TestMigrate(t *testing.T) {
+	ctx := withPatience(t)
+	o := Options{MemoryMiB: 256, UsedMiB: 48, FreedMiB: 64}
+	src, ram := source(t, ctx, o)
+	dst, to := destination(t, ctx, o)
+	m, err := qemu.Migrate(ctx, migration(t, ctx, src, ram, to))
+	check(t, err)
+	t.Logf("migrated: %+v", m)
+	_, err = dst.QMP.Wait(ctx, func(e qmp.Event) bool { return e.Name == "RESUME" })
+	check(t, err)
+	check(t, dst.WaitRounds(ctx, 3))
+	if status, err := src.QMP.Status(ctx); err != nil || status != "postmigrate" {
+		t.Errorf("the source is %s, %v", status, err)
+	}
+}
