@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"net"
 	"os"
 	"time"
 
 	"lsad/lsa"
 	"lsad/lsa/format"
+	"lsad/memsvc"
 	"lsad/server/admin"
 )
 
@@ -32,6 +34,16 @@ var codes = []struct {
 	{lsa.ErrGap, admin.CodeDamaged},
 	{lsa.ErrFailed, admin.CodeFailed},
 	{lsa.ErrClosed, admin.CodeClosed},
+
+	{memsvc.ErrNotFound, admin.CodeNotFound},
+	{memsvc.ErrExists, admin.CodeExists},
+	{memsvc.ErrInUse, admin.CodeInUse},
+	{memsvc.ErrRunning, admin.CodeInvalid},
+	{memsvc.ErrInvalid, admin.CodeInvalid},
+	{memsvc.ErrDamaged, admin.CodeDamaged},
+	{memsvc.ErrClosed, admin.CodeClosed},
+	{fs.ErrNotExist, admin.CodeNotFound},
+	{fs.ErrPermission, admin.CodeInvalid},
 }
 
 // coded gives an error of the array the code that it has in the API.
@@ -64,9 +76,8 @@ func (b *backend) Status() admin.Status {
 			out.State = "failed"
 		}
 	}
-	volumes := s.array.Volumes()
-	out.Volumes = len(volumes)
-	for _, v := range volumes {
+	for _, v := range b.Volumes() {
+		out.Volumes++
 		out.Snapshots += len(v.Snapshots)
 	}
 	return out
@@ -164,7 +175,7 @@ func (b *backend) Connections() []admin.Connection {
 // Volumes implements admin.Array.
 func (b *backend) Volumes() []admin.Volume {
 	var out []admin.Volume
-	for _, v := range b.server.array.Volumes() {
+	for _, v := range b.server.volumes() {
 		out = append(out, volumeOf(v))
 	}
 	return out
@@ -172,8 +183,19 @@ func (b *backend) Volumes() []admin.Volume {
 
 // Volume implements admin.Array.
 func (b *backend) Volume(name string) (admin.Volume, error) {
+	if err := b.server.isVolume(name); err != nil {
+		return admin.Volume{}, err
+	}
 	v, err := b.server.array.Volume(name)
 	return volumeOf(v), coded(err)
+}
+
+// notHeld refuses to delete snapshots that belong to an image.
+func (b *backend) notHeld(name string) error {
+	if image := b.server.images.Holder(name); image != "" {
+		return admin.Errorf(admin.CodeInUse, "%s has a snapshot that belongs to image %s: delete that first", name, image)
+	}
+	return nil
 }
 
 func volumeOf(v lsa.VolumeInfo) admin.Volume {
@@ -203,6 +225,12 @@ func (b *backend) ResizeVolume(ctx context.Context, name string, size int64, for
 
 // RenameVolume implements admin.Array.
 func (b *backend) RenameVolume(ctx context.Context, from, to string) error {
+	if err := b.server.isVolume(from); err != nil {
+		return err
+	}
+	if err := b.notHeld(from); err != nil {
+		return err
+	}
 	err := b.server.array.RenameVolume(ctx, from, to)
 	if err == nil {
 		b.stats.Rename(from, to)
@@ -212,6 +240,12 @@ func (b *backend) RenameVolume(ctx context.Context, from, to string) error {
 
 // DeleteVolume implements admin.Array.
 func (b *backend) DeleteVolume(ctx context.Context, name string) error {
+	if err := b.server.isVolume(name); err != nil {
+		return err
+	}
+	if err := b.notHeld(name); err != nil {
+		return err
+	}
 	err := b.server.array.DeleteVolume(ctx, name)
 	if err == nil {
 		b.stats.Forget(name)
@@ -221,6 +255,9 @@ func (b *backend) DeleteVolume(ctx context.Context, name string) error {
 
 // Snapshot implements admin.Array.
 func (b *backend) Snapshot(ctx context.Context, volume, snapshot string) error {
+	if err := b.server.isVolume(volume); err != nil {
+		return err
+	}
 	return b.did("took snapshot "+volume+"@"+snapshot, b.server.array.Snapshot(ctx, volume, snapshot))
 }
 

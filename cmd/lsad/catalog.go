@@ -3,10 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"lsad/internal/config"
 	"lsad/lsa"
+	"lsad/memsvc"
 	"lsad/server/admin"
 	"lsad/server/nbd"
 )
@@ -14,6 +17,7 @@ import (
 // catalog exports the volumes of an array, and their snapshots read-only as VOLUME@SNAPSHOT.
 type catalog struct {
 	array  *lsa.Array
+	images *memsvc.Service
 	first  []config.VolumeSpec // the default export is the first of these that exists
 	errors *ioLog
 }
@@ -22,7 +26,18 @@ type catalog struct {
 func (c *catalog) List() []nbd.ExportInfo {
 	var all []nbd.ExportInfo
 	for _, v := range c.array.Volumes() {
-		all = append(all, nbd.ExportInfo{Name: v.Name, Description: "volume of " + size(v.Size)})
+		what := "volume of "
+		switch memsvc.Classify(v.Name, v.Attributes) {
+		case memsvc.ClassHidden:
+			continue
+		case memsvc.ClassImage:
+			info, err := c.images.Get(v.Name)
+			if err != nil {
+				continue // lsad image list says what is wrong with it
+			}
+			what, v.Size = "memory of a VM with ", info.Manifest.RAM()
+		}
+		all = append(all, nbd.ExportInfo{Name: v.Name, Description: what + size(v.Size)})
 		for _, s := range v.Snapshots {
 			all = append(all, nbd.ExportInfo{Name: v.Name + "@" + s.Name, Description: "snapshot of " + v.Name + ", " + s.Created.UTC().Format("2006-01-02 15:04:05Z")})
 		}
@@ -48,12 +63,64 @@ func (c *catalog) Open(name string, client nbd.Client) (nbd.Export, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &export{Handle: h, info: nbd.ExportInfo{Name: name}, client: who, errors: c.errors}, nil
+	e, err := c.limit(&export{Handle: h, info: nbd.ExportInfo{Name: name, Description: c.describe(name, h.Size())}, client: who, errors: c.errors})
+	if err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	return e, nil
+}
+
+// limit shows of an image the memory only, and nothing of what is becoming one.
+func (c *catalog) limit(e *export) (nbd.Export, error) {
+	volume, _, _ := strings.Cut(e.info.Name, "@")
+	v, err := c.array.Volume(volume)
+	if err != nil {
+		return nil, fmt.Errorf("%w %q", nbd.ErrUnknownExport, e.info.Name) // it was renamed at this moment
+	}
+	switch memsvc.Classify(volume, v.Attributes) {
+	case memsvc.ClassHidden:
+		return nil, fmt.Errorf("%w %q", nbd.ErrUnknownExport, e.info.Name)
+	case memsvc.ClassImage:
+		info, err := c.images.Get(volume)
+		if err != nil {
+			return nil, err
+		}
+		ram := info.Manifest.RAM()
+		e.info.Description = "memory of a VM, " + strings.TrimPrefix(c.describe(volume, ram), "volume of ")
+		return &imageExport{e, ram}, nil
+	}
+	return e, nil
+}
+
+// imageExport is the memory of an image: what lies behind it is the VMM's.
+type imageExport struct {
+	*export
+	ram int64
+}
+
+// Size implements nbd.Export. The NBD server lets no request go beyond it.
+func (e *imageExport) Size() int64 { return e.ram }
+
+// describe says what an export is, and which incarnation of it: that changes when writes that were acknowledged may
+// have been lost, and is another one for another volume of the same name. Who reconnects compares (lsad attach).
+func (c *catalog) describe(name string, bytes int64) string {
+	volume, _, isSnapshot := strings.Cut(name, "@")
+	what := "volume of "
+	if isSnapshot {
+		what = "snapshot of "
+	}
+	v, err := c.array.Volume(volume)
+	if err != nil {
+		return what + size(bytes) // it is being deleted: without an incarnation nobody reconnects to it
+	}
+	return fmt.Sprintf("%s%s, incarnation %016x-%x", what, size(bytes), c.array.Status().Incarnation, v.ID)
 }
 
 // defaultExport is the only volume, or the first of those that the settings name.
 func (c *catalog) defaultExport() string {
-	all := c.array.Volumes()
+	all := slices.DeleteFunc(c.array.Volumes(), func(v lsa.VolumeInfo) bool {
+		return memsvc.Classify(v.Name, v.Attributes) != memsvc.ClassVolume
+	})
 	if len(all) == 1 {
 		return all[0].Name
 	}

@@ -32,7 +32,7 @@ func (s *server) hints(w io.Writer) error {
 func (s *server) served() []string {
 	const few = 8
 	var all []string
-	for i, v := range s.array.Volumes() {
+	for i, v := range s.volumes() {
 		if i == few {
 			return append(all, "and more")
 		}
@@ -54,7 +54,7 @@ func (s *server) httpURL(l net.Listener) string {
 // commands are what a user may want to run next. They work as printed.
 func (s *server) commands() []string {
 	var lines []string
-	volumes := s.array.Volumes()
+	volumes := s.volumes()
 	if len(volumes) > 0 && len(s.nbdOn) > 0 {
 		lines = append(lines, s.clientCommands(volumes[0].Name)...)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"lsad/internal/config"
 	"lsad/lsa"
+	"lsad/memsvc"
 	"lsad/server/admin"
 	"lsad/server/nbd"
 	"lsad/server/ublk"
@@ -41,6 +42,7 @@ type server struct {
 	members   *members
 	devices   deviceSet
 	array     *lsa.Array
+	images    *memsvc.Service
 	collector *collector
 	nbd       *nbd.Server
 	disks     *localDisks
@@ -56,7 +58,7 @@ func (s *server) start(ctx context.Context) error {
 	s.started = time.Now()
 	s.failures = make(chan error, 16)
 	for _, step := range []func(context.Context) error{
-		s.checkSettings, s.openDir, s.openListeners, s.openArray, s.createVolumes, s.startServing, s.startDisks,
+		s.checkSettings, s.openDir, s.openListeners, s.openArray, s.openImages, s.createVolumes, s.startServing, s.startDisks,
 	} {
 		err := step(ctx)
 		if err == nil && ctx.Err() != nil {
@@ -217,7 +219,7 @@ func (s *server) startServing(context.Context) error {
 	}
 	stats := newIO()
 	s.nbd, err = nbd.New(nbd.Config{
-		Catalog: &catalog{array: s.array, first: s.plan.volumes, errors: &ioLog{log: s.log}}, TLSMode: mode, TLS: s.tls,
+		Catalog: &catalog{array: s.array, images: s.images, first: s.plan.volumes, errors: &ioLog{log: s.log}}, TLSMode: mode, TLS: s.tls,
 		Logger: s.log, Metrics: recorders{stats},
 		MaxConnections: s.cfg.MaxConnections, MaxBufferBytes: nbdBufferBytes,
 	})
@@ -228,7 +230,7 @@ func (s *server) startServing(context.Context) error {
 	b := &backend{server: s, stats: stats}
 	a := admin.New(admin.Config{
 		Array: b, Maintainer: b,
-		Collector: s.collector, LocalDisks: s.disks, IO: stats, Token: s.token, Logger: s.log,
+		Collector: s.collector, LocalDisks: s.disks, Images: &images{s.images, s, stats}, IO: stats, Token: s.token, Logger: s.log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	for _, l := range s.nbdOn {
@@ -279,6 +281,7 @@ func (s *server) overTLS(l net.Listener) bool {
 func (s *server) stopServing(servers []*http.Server) error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
+	s.images.Close() // what it answers then, goes out below
 	err := s.nbd.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		s.log.Warn("some clients were cut off while they waited for answers", "after", drainTime)

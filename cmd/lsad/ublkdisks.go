@@ -161,6 +161,9 @@ func (l *localDisks) resume(ctx context.Context, i ublk.Info, name string) error
 
 // open opens a volume for a device. As a client it has a name that says which command gets rid of it.
 func (l *localDisks) open(name string, readOnly bool) (*export, error) {
+	if err := l.server.isVolume(name); err != nil {
+		return nil, err
+	}
 	h, err := l.server.array.OpenVolume(name, lsa.OpenOptions{Client: "ublk (lsad ublk del " + name + ")", ReadOnly: readOnly})
 	if err != nil {
 		return nil, err

@@ -40,26 +40,35 @@ func NewClient(network, address, token string) *Client {
 	return &Client{where: where, base: base, token: token, http: &http.Client{Transport: transport}}
 }
 
-// call sends in (unless nil) as JSON and reads the answer into out (unless nil).
-func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+// send sends in (unless nil) as JSON.
+func (c *Client) send(ctx context.Context, method, path string, in any) (*http.Response, error) {
 	var body io.Reader
 	if in != nil {
 		text, err := json.Marshal(in)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		body = bytes.NewReader(text)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return c.transportError(ctx, err)
+		return nil, c.transportError(ctx, err)
+	}
+	return resp, nil
+}
+
+// call sends in (unless nil) as JSON and reads the answer into out (unless nil).
+func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	resp, err := c.send(ctx, method, path, in)
+	if err != nil {
+		return err
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))

@@ -25,8 +25,17 @@
 //	GET    /v1/work                                 how far a rebuild or a scrub is
 //	GET    /v1/ublk                                 POST: make a block device of a volume
 //	DELETE /v1/ublk/DEVICE?force=true               DEVICE is a path, escaped, or a volume
+//	GET    /v1/images                               POST: import (admin socket only)
+//	GET    /v1/images/NAME                          DELETE
+//	POST   /v1/images/NAME/rename
+//	POST   /v1/images/NAME/fork
+//	GET    /v1/images/NAME/memory                   (admin socket only)
+//	GET    /v1/images/NAME/working-set              PUT
 //	GET    /metrics, /healthz, / (the status)
 //	GET    /debug/pprof/ (only where Access.Debug is set)
+//
+// Imports answer with a line of JSON for each sign of progress, {"progress":{...}}, and one with the end, {"result":{...}}
+// or {"error":{...}}; they end when the client goes away.
 //
 // An error is a body {"error":{"code":...,"message":...}} with a code of the list at Code, which programs may
 // rely on, and a message for people.

@@ -13,9 +13,12 @@ const maxBody = 64 << 10
 // reply is what a handler answers: a value for the body, or an error.
 type reply func(r *http.Request) (any, error)
 
-func handle(mux *http.ServeMux, pattern string, fn reply) {
+func handle(mux *http.ServeMux, pattern string, fn reply) { handleUpTo(mux, maxBody, pattern, fn) }
+
+// handleUpTo is handle with a bound on the body of its own.
+func handleUpTo(mux *http.ServeMux, limit int64, pattern string, fn reply) {
 	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		r.Body = http.MaxBytesReader(w, r.Body, limit)
 		v, err := fn(r)
 		if err != nil {
 			writeError(w, err)

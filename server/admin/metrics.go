@@ -86,6 +86,9 @@ func (e *exporter) Collect(ch chan<- prometheus.Metric) {
 	if e.cfg.IO != nil {
 		m.io(e.cfg.IO.samples())
 	}
+	if e.cfg.Images != nil {
+		m.images(e.cfg.Images.Images(), e.cfg.Images.ImageCounters())
+	}
 	if e.cfg.Collector != nil {
 		m.gc(e.cfg.Collector.GCStatus())
 	}

@@ -20,6 +20,7 @@ type Config struct {
 	Collector  Collector  // nil: there are no /v1/gc paths
 	Maintainer Maintainer // nil: no /v1/scrub and /v1/work
 	LocalDisks LocalDisks // nil: no /v1/ublk paths
+	Images     Images     // nil: no /v1/images paths
 	IO         *IO        // nil: no I/O metrics
 	Token      string     // who sends it may make changes where Access.Changes is not set; "" is nobody
 	Logger     *slog.Logger
@@ -70,6 +71,9 @@ func (s *Server) Handler(a Access) http.Handler {
 	}
 	if s.cfg.Maintainer != nil {
 		s.maintenanceRoutes(mux)
+	}
+	if s.cfg.Images != nil {
+		s.imageRoutes(mux, a.Changes)
 	}
 	mux.Handle("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /healthz", s.health)
