@@ -9,6 +9,13 @@ import (
 // memory: __START_KERNEL_map in arch/x86/include/asm/page_64_types.h.
 const kernelMap = 0xffffffff80000000
 
+// sectionBits is what all x86-64 kernels have; those before 5.13 do not put it
+// into the note. arch/x86/include/asm/sparsemem.h.
+const (
+	sectionBits    = 27
+	sectionBitsKey = "NUMBER(SECTION_SIZE_BITS)"
+)
+
 // Bounds of what a note may claim. They are far beyond what any kernel has; what
 // they guard is time and memory here.
 const (
@@ -54,12 +61,19 @@ func readKernel(f facts) (*kernel, error) {
 }
 
 func (k *kernel) readSizes(f facts) error {
+	k.sectionBits = sectionBits
+	if _, ok := f[sectionBitsKey]; ok {
+		n, err := f.length(sectionBitsKey, 40)
+		if err != nil {
+			return err
+		}
+		k.sectionBits = n
+	}
 	for _, want := range []struct {
 		key   string
 		value *uint64
 		limit int64
 	}{
-		{"NUMBER(SECTION_SIZE_BITS)", &k.sectionBits, 40},
 		{"LENGTH(mem_section)", &k.roots, maxSections},
 		{"SIZE(mem_section)", &k.sectionSize, PageSize},
 		{"OFFSET(mem_section.section_mem_map)", &k.sectionMap, PageSize},
