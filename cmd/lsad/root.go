@@ -16,7 +16,7 @@ func newRoot() *cobra.Command {
 	root.Long = `lsad keeps thin block volumes in a log-structured array spread over several devices
 and serves them over NBD.
 
-lsad serve starts a server; every other command but check and dump talks to a running one.`
+lsad serve starts a server; every other command but check, dump, attach and detach talks to a running one.`
 	root.Example = `  lsad serve                          start with defaults, in ./lsad-data
   lsad volume create web 20GiB        make a volume
   lsad status                         see how it is`
@@ -24,7 +24,7 @@ lsad serve starts a server; every other command but check and dump talks to a ru
 	root.SetVersionTemplate("lsad {{.Version}}\n")
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return config.Usagef("%v", err) })
-	root.AddCommand(newServe(), newVolume(), newDevice(), newGC(), newUblk(), newCheck(), newScrub(), newDump(), newStatus(), newVersion())
+	root.AddCommand(newServe(), newVolume(), newDevice(), newGC(), newUblk(), newImage(), newAttach(), newDetach(), newCheck(), newScrub(), newDump(), newStatus(), newVersion())
 	return root
 }
 

@@ -68,6 +68,24 @@ const serveLocal = `
 	ended() { while kill -0 $(cat /run/lsad.pid) 2>/dev/null; do sleep 0.05; done; }
 	stop() { kill $(cat /run/lsad.pid); ended; }
 	kill9() { kill -9 $(cat /run/lsad.pid); ended; }
+	# attach VOLUME DEVICE [FLAG...]: start lsad attach and wait until it has attached.
+	attach() {
+		: >/run/attach.out
+		lsad attach "$@" >/run/attach.out 2>>/run/attach.log &
+		echo $! >/run/attach.pid
+		for i in $(seq 600); do
+			[ -s /run/attach.out ] && return 0
+			kill -0 $(cat /run/attach.pid) 2>/dev/null || break
+			sleep 0.05
+		done
+		cat /run/attach.log >&2
+		return 1
+	}
+	# detach DEVICE [FLAG...]: the same for lsad detach, and wait until lsad attach has noticed.
+	detach() {
+		lsad detach "$@" >/dev/null
+		while kill -0 $(cat /run/attach.pid) 2>/dev/null; do sleep 0.05; done
+	}
 `
 
 // startLocal boots a guest and mounts the disk for the array at /data.
@@ -81,7 +99,7 @@ func startLocal(t *testing.T) (*guest.VM, guest.Options) {
 	vm.MustRun(t, "mkfs.ext4 -q /dev/vda; mkdir /data; mount /dev/vda /data")
 	t.Cleanup(func() {
 		if t.Failed() {
-			out, err := vm.Run(context.Background(), "cat /run/lsad.log; dmesg | tail -60")
+			out, err := vm.Run(context.Background(), "cat /run/lsad.log; cat /run/attach.log; dmesg | tail -60")
 			t.Logf("the server in the guest: %v\n%s", err, out.Stdout)
 		}
 	})
@@ -229,7 +247,8 @@ func powerLocal(t *testing.T, d localDisk) {
 	vm.PowerOff()
 
 	vm = guest.Start(t, options)
-	local(t, vm, "mkdir -p /data; mount /dev/vda /data; cd /data; again; "+d.attach+"; mount "+d.dev+` /mnt
+	vm.MustRun(t, "mkdir /data; mount /dev/vda /data")
+	local(t, vm, "again; "+d.attach+"; mount "+d.dev+` /mnt
 		filetree verify /mnt/safe 1 300
 		umount /mnt
 		e2fsck -f -n `+d.dev+` >/tmp/fsck 2>&1 || { cat /tmp/fsck >&2; exit 1; }

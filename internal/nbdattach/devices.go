@@ -1,0 +1,195 @@
+package nbdattach
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+var (
+	// ErrNoDriver: the kernel has no NBD client, or it is not loaded.
+	ErrNoDriver = errors.New("the kernel's NBD client is not there")
+	// ErrPermission: only root may attach.
+	ErrPermission = errors.New("no permission to attach NBD devices")
+	// ErrInUse: the device is connected to something else, or mounted.
+	ErrInUse = errors.New("in use")
+	// ErrWatched: another process watches the device.
+	ErrWatched = errors.New("watched by another process")
+	// ErrChanged: the server is not in the state in which it was left.
+	ErrChanged = errors.New("the server is not the one that was attached")
+	// ErrTimeout: no connection could be made in time.
+	ErrTimeout = errors.New("the server did not come back in time")
+	// ErrDevice: not the name of an NBD device, or one that is not attached.
+	ErrDevice = errors.New("not an attached NBD device")
+	// ErrTLS: the kernel's client cannot encrypt.
+	ErrTLS = errors.New("the kernel's NBD client has no TLS")
+)
+
+// leastBlock is the logical block size of devices, in bytes, where the server does not want more: what partition
+// tables of other servers expect.
+const leastBlock = 512
+
+func path(index int) string { return "/dev/nbd" + strconv.Itoa(index) }
+
+// ParseDevice reads the number in /dev/nbdN.
+func ParseDevice(name string) (int, error) {
+	digits, ok := strings.CutPrefix(name, "/dev/nbd")
+	n, err := strconv.ParseUint(digits, 10, 20)
+	if !ok || err != nil || path(int(n)) != name {
+		return 0, fmt.Errorf("%q: %w; the name is like /dev/nbd0", name, ErrDevice)
+	}
+	return int(n), nil
+}
+
+// Info is one attached device.
+type Info struct {
+	Path        string
+	SizeBytes   int64
+	Target      string // a URI; "" if it was attached by another program
+	Connections int    // 0 if it was attached by another program
+	Incarnation string
+	Watched     bool // somebody reconnects it when connections break
+}
+
+// List returns the attached devices by number. Without the driver there are none.
+func List() ([]Info, error) {
+	d, err := openDriver()
+	if errors.Is(err, ErrNoDriver) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer d.close()
+	all, err := d.connected()
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(all)
+	var out []Info
+	for _, index := range all {
+		out = append(out, describe(index))
+	}
+	return out, nil
+}
+
+func describe(index int) Info {
+	i := Info{Path: path(index), Watched: watched(index)}
+	if sectors, err := strconv.ParseInt(readSys(index, "size"), 10, 64); err == nil {
+		i.SizeBytes = sectors * 512
+	}
+	if b, ok := parseBackend(readSys(index, "backend")); ok {
+		i.Target, i.Connections, i.Incarnation = b.target, b.connections, b.incarnation
+	}
+	return i
+}
+
+// readSys reads a file of the device in /sys, "" if it cannot.
+func readSys(index int, name string) string {
+	text, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(path(index)), name))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// backend is what the kernel keeps with a device, and compares before it takes new sockets.
+type backend struct {
+	connections int
+	incarnation string
+	target      string
+}
+
+const backendMagic = "lsad1"
+
+func (b backend) String() string {
+	return fmt.Sprintf("%s %d %s %s", backendMagic, b.connections, b.incarnation, b.target)
+}
+
+func parseBackend(s string) (b backend, ok bool) {
+	f := strings.SplitN(s, " ", 4)
+	if len(f) != 4 || f[0] != backendMagic {
+		return b, false
+	}
+	n, err := strconv.Atoi(f[1])
+	if err != nil || n < 1 || n > MaxConnections {
+		return b, false
+	}
+	return backend{n, f[2], f[3]}, true
+}
+
+// lockPath is where who watches a device holds a lock.
+func lockPath(index int) string { return "/run/lsad-" + filepath.Base(path(index)) + ".lock" }
+
+// watch takes the lock of a device.
+func watch(index int) (*os.File, error) {
+	f, err := os.OpenFile(lockPath(index), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		err = errors.Join(err, f.Close())
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%s is %w", path(index), ErrWatched)
+		}
+		return nil, fmt.Errorf("lock %s: %w", lockPath(index), err)
+	}
+	return f, nil
+}
+
+// watched says whether somebody holds the lock.
+func watched(index int) bool {
+	f, err := os.Open(lockPath(index))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+}
+
+// Detach writes out what the kernel has cached of a device, and disconnects it. A device that is mounted is
+// disconnected only with force, which fails what its file system has not written yet: the error Is ErrInUse.
+func Detach(name string, force bool) error {
+	index, err := ParseDevice(name)
+	if err != nil {
+		return err
+	}
+	d, err := openDriver()
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	all, err := d.connected()
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(all, index) {
+		return fmt.Errorf("%s: %w; see lsad attach --list", name, ErrDevice)
+	}
+	if err := settle(index); err != nil && !force {
+		return err
+	}
+	return d.disconnect(index)
+}
+
+// settle writes out the kernel's cache of the device. The error Is ErrInUse if somebody else may have more.
+func settle(index int) error {
+	fd, err := unix.Open(path(index), unix.O_RDWR|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	switch {
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("%s is %w: unmount it, or end what else has it", path(index), ErrInUse)
+	case err != nil:
+		return nil // read-only: nothing is cached that could be written
+	}
+	defer unix.Close(fd)
+	if err := unix.Fsync(fd); err != nil {
+		return fmt.Errorf("write out what is cached of %s: %w", path(index), err)
+	}
+	return nil
+}
