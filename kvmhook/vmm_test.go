@@ -61,8 +61,6 @@ type answer struct {
 	Regs   [2]uint64
 }
 
-const fnvSeed = 14695981039346656037
-
 func hash(p []byte) uint64 {
 	h := fnv.New64a()
 	h.Write(p)

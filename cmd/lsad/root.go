@@ -24,7 +24,7 @@ lsad serve starts a server; every other command but check, dump, attach and deta
 	root.SetVersionTemplate("lsad {{.Version}}\n")
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return config.Usagef("%v", err) })
-	root.AddCommand(newServe(), newVolume(), newDevice(), newGC(), newUblk(), newImage(), newAttach(), newDetach(), newCheck(), newScrub(), newDump(), newStatus(), newVersion())
+	root.AddCommand(newServe(), newVolume(), newDevice(), newGC(), newUblk(), newHook(), newImage(), newAttach(), newDetach(), newCheck(), newScrub(), newDump(), newStatus(), newVersion())
 	return root
 }
 
