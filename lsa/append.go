@@ -84,6 +84,7 @@ func (a *Array) put(b *batch, r *record, p *placement, out *output) error {
 	out.header = format.PutRecordHeader(header, &h, a.super.secret)
 	out.iovecs[0] = out.header
 	if err := p.dev.dev.WriteVec(out.iovecs, p.dev.offset(p.seg, p.sector)); err != nil {
+		p.dev.unsyncedSectors.Add(-int64(r.sectors))
 		return fmt.Errorf("append to device %s segment %d: %w", p.dev.dev.Name(), p.seg, err)
 	}
 	return nil
@@ -130,10 +131,13 @@ func (a *Array) relocate(b *batch, r *record, p *placement, other *device) bool 
 	a.append.mu.Lock()
 	defer a.append.mu.Unlock()
 	for _, d := range a.devs {
-		if d == nil || d == p.dev || d == other || b.avoid>>d.slot&1 != 0 || !d.writable.Load() || !a.hasRoom(d, b.class, r.sectors, true) {
+		if d == nil || d == p.dev || d == other || b.avoid>>d.slot&1 != 0 || !d.writable.Load() {
 			continue
 		}
-		s := &d.streams[b.class]
+		s := d.streamFor(b.class, r.sectors)
+		if s == nil {
+			continue
+		}
 		if s.open && d.segSectors()-s.next < r.sectors {
 			a.seal(d, s)
 		}
@@ -143,6 +147,7 @@ func (a *Array) relocate(b *batch, r *record, p *placement, other *device) bool 
 		*p = placement{dev: d, seg: s.seg, sector: s.next, generation: d.segs[s.seg].generation}
 		r.flags |= format.FlagAgain
 		s.next += r.sectors
+		d.unsyncedSectors.Add(int64(r.sectors))
 		g := &d.segs[s.seg]
 		g.used, g.maxLSN = s.next, max(g.maxLSN, r.first+r.lsns-1)
 		g.dirty.Store(true)

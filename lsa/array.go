@@ -42,6 +42,7 @@ type Array struct {
 		clock      float64    // the turn of the device that was chosen last
 		roomAt     time.Time  // when a segment was prepared last
 		cannotMove bool       // since then a collection failed for want of room
+		unsynced   bool       // a device was not taken since too much of it is not synced
 		space      *sync.Cond
 		closed     bool
 		full       atomic.Bool // somebody waits for the queue or for room
@@ -91,6 +92,7 @@ type background struct {
 	checkpoint chan struct{}
 	prepare    chan struct{}
 	tidy       chan struct{}
+	sync       chan struct{}
 	rebuild    chan struct{}
 }
 

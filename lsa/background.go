@@ -12,6 +12,7 @@ func (a *Array) start() {
 	w.wg.Go(func() { a.loop(w.prepare, time.Second, a.prepareSegments) })
 	w.wg.Go(func() { a.loop(w.tidy, time.Second, a.tidy) })
 	w.wg.Go(a.rebuildLoop)
+	w.wg.Go(a.syncLoop)
 	w.wg.Go(func() { a.loop(a.repairs.kicked, time.Minute, a.repairAll) })
 }
 
@@ -98,5 +99,5 @@ func (a *Array) stop() {
 func newBackground() background {
 	ctx, cancel := context.WithCancel(context.Background())
 	return background{ctx: ctx, cancel: cancel,
-		checkpoint: make(chan struct{}, 1), prepare: make(chan struct{}, 1), tidy: make(chan struct{}, 1), rebuild: make(chan struct{}, 1)}
+		checkpoint: make(chan struct{}, 1), prepare: make(chan struct{}, 1), tidy: make(chan struct{}, 1), sync: make(chan struct{}, 1), rebuild: make(chan struct{}, 1)}
 }

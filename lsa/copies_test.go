@@ -16,7 +16,7 @@ import (
 func newPair(t *testing.T, devices int) (*rig, *Handle, []byte, *rand.Rand) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(uint64(devices), 21))
-	r := newRig(t, devices, 96/devices)
+	r := newRig(t, devices, 144/devices)
 	r.copies = 2
 	h := r.volume("v", 4<<20)
 	data := make([]byte, h.Size())

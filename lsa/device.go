@@ -93,6 +93,8 @@ type device struct {
 	// sync covers.
 	appended atomic.Uint64
 	synced   atomic.Uint64
+	// unsyncedSectors were given to records that no sync covers.
+	unsyncedSectors atomic.Int64
 
 	mu       sync.Mutex
 	tail     []recordRef // during recovery: records behind the last LSN known to be durable
@@ -151,10 +153,12 @@ func (d *device) sync() error {
 		return fmt.Errorf("sync device %s: %w", d.dev.Name(), err)
 	}
 	d.mu.Lock()
-	n := 0
+	n, sectors := 0, int64(0)
 	for n < len(d.unsynced) && d.unsynced[n].seq <= seq {
+		sectors += int64(d.unsynced[n].sectors)
 		n++
 	}
+	d.unsyncedSectors.Add(-sectors)
 	d.unsynced = append(d.unsynced[:0], d.unsynced[n:]...)
 	d.mu.Unlock()
 	d.synced.Store(seq)

@@ -18,34 +18,38 @@ type flusher struct {
 // syncTo returns when every LSN up to lsn, which is committed, is durable on
 // every device.
 func (a *Array) syncTo(lsn uint64) error {
-	f := &a.flush
-	for {
-		if f.durable.Load() >= lsn {
-			return nil
-		}
-		f.mu.Lock()
-		if f.running {
-			f.done.Wait()
-			f.mu.Unlock()
-			continue
-		}
-		f.running = true
-		f.mu.Unlock()
-
-		target := a.committed.Load()
-		err := a.syncDevices()
-		if err == nil && target > f.durable.Load() {
-			f.durable.Store(target)
-		}
-		f.mu.Lock()
-		f.running = false
-		f.done.Broadcast()
-		f.mu.Unlock()
-		a.counters.flushes.Add(1)
-		if err != nil {
+	for a.flush.durable.Load() < lsn {
+		if _, err := a.syncRound(); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// syncRound syncs all that is appended, or waits for the round that is under
+// way; ran tells which.
+func (a *Array) syncRound() (ran bool, err error) {
+	f := &a.flush
+	f.mu.Lock()
+	if f.running {
+		f.done.Wait()
+		f.mu.Unlock()
+		return false, nil
+	}
+	f.running = true
+	f.mu.Unlock()
+
+	target := a.committed.Load()
+	err = a.syncDevices()
+	if err == nil && target > f.durable.Load() {
+		f.durable.Store(target)
+	}
+	f.mu.Lock()
+	f.running = false
+	f.done.Broadcast()
+	f.mu.Unlock()
+	a.counters.flushes.Add(1)
+	return true, err
 }
 
 // syncDevices syncs every device with appends that no sync has covered.

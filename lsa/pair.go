@@ -16,7 +16,7 @@ func (b *batch) mayUse(d *device) bool { return b.avoid>>d.slot&1 == 0 }
 // spares says whether the device has prepared segments beyond those that are
 // kept for its own collections. append.mu is held.
 func (a *Array) spares(d *device) bool {
-	return !a.twoCopies.Load() || len(d.prepared) > deviceReserve
+	return !a.twoCopies.Load() || len(d.prepared) > deviceReserve+a.keptForRescue()
 }
 
 // pickDevices returns where the batch goes, nothing if there is no room now.
@@ -36,7 +36,7 @@ func (a *Array) pickDevices(b *batch, need uint32) (to [2]*device) {
 // are not being collected.
 func (a *Array) pickPair(b *batch, need uint32) (to [2]*device) {
 	takes := func(d *device) bool {
-		return d != nil && d.writable.Load() && b.mayUse(d) && a.hasRoom(d, b.class, need, b.urgent)
+		return d != nil && d.writable.Load() && b.mayUse(d) && a.takes(d, b, need)
 	}
 	l := &a.append
 	if p := l.pair; l.stretch > 0 && takes(p[0]) && takes(p[1]) && p[0].busy.Load() == 0 && p[1].busy.Load() == 0 {
@@ -95,10 +95,7 @@ func (a *Array) devicesToCome(b *batch) error {
 		if d == nil || !d.writable.Load() || !b.mayUse(d) {
 			continue
 		}
-		unused := d.unused()
-		if d.hostFull { // only what still has its room counts
-			unused = len(d.prepared) + d.warm
-		}
+		unused := d.available() - a.keptForRescue()
 		// A collection cannot wait for itself, and takes room on its device.
 		if b.class != classMoved && a.hasRoom(d, classMoved, d.segSectors()/4, true) {
 			unused += d.toGain()

@@ -40,10 +40,13 @@ func TestRebuild(t *testing.T) {
 // finds nothing to do.
 func (r *rig) rebuilt() {
 	r.t.Helper()
-	for {
+	for tries := 0; ; tries++ {
 		n, err := r.a.Rebuild(context.Background(), 1<<40)
 		if err == nil && n == 0 {
 			break
+		}
+		if tries == 10000 {
+			r.t.Fatalf("the rebuild does not end: %d blocks, %v", n, err)
 		}
 		time.Sleep(time.Millisecond)
 	}

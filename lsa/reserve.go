@@ -168,6 +168,7 @@ func (a *Array) closeRecord(b *batch, r *record) {
 func (a *Array) takeRoom(class int, r *record, p *placement) {
 	s := &p.dev.streams[class]
 	s.next += r.sectors
+	p.dev.unsyncedSectors.Add(int64(r.sectors))
 	seg := &p.dev.segs[s.seg]
 	seg.used, seg.maxLSN = s.next, max(seg.maxLSN, r.first+r.lsns-1)
 	seg.dirty.Store(true)

@@ -37,6 +37,7 @@ func (a *Array) capacity() int64 {
 	if a.twoCopies.Load() { // and one more that a writer may take
 		kept = max(reserve, (deviceReserve+1)*len(a.devs))
 	}
+	kept += a.keptForRescue() * a.writableDevices()
 	spare := int64(kept+classCount*len(a.devs)) * (blocks / int64(segments))
 	return max(0, int64(float64(blocks-spare)*fullShare))
 }
@@ -56,10 +57,14 @@ func (a *Array) waitForRoom(b *batch) (to [2]*device, err error) {
 		}
 		queued := a.append.tail - a.commit.head.Load()
 		if queued < queueLength {
+			a.append.unsynced = false
 			if to = a.pickDevices(b, need); to[0] != nil {
 				return to, nil
 			}
-			if err := a.roomToCome(b); err != nil {
+			if a.append.unsynced {
+				kick(a.work.sync)
+				begin = time.Now()
+			} else if err := a.roomToCome(b); err != nil {
 				a.noteCannotMove(b)
 				return to, err
 			}
@@ -90,15 +95,15 @@ func (a *Array) admit(b *batch) error {
 // for a stretch, then the next.
 func (a *Array) pickDevice(b *batch, need uint32) *device {
 	l := &a.append
-	if d := b.prefer; d != nil && d.writable.Load() && a.hasRoom(d, b.class, need, b.urgent) {
+	if d := b.prefer; d != nil && d.writable.Load() && a.takes(d, b, need) {
 		return d
 	}
-	if d := l.current; d != nil && l.stretch > 0 && d.busy.Load() == 0 && b.mayUse(d) && a.hasRoom(d, b.class, need, b.urgent) && d.writable.Load() {
+	if d := l.current; d != nil && l.stretch > 0 && d.busy.Load() == 0 && b.mayUse(d) && d.writable.Load() && a.takes(d, b, need) {
 		return d
 	}
 	var best *device
 	for _, d := range a.devs {
-		if d == nil || !d.writable.Load() || !b.mayUse(d) || !a.hasRoom(d, b.class, need, b.urgent) {
+		if d == nil || !d.writable.Load() || !b.mayUse(d) || !a.takes(d, b, need) {
 			continue
 		}
 		if best == nil || a.spares(d) && !a.spares(best) || a.spares(d) == a.spares(best) && a.sooner(d, best) {
@@ -136,7 +141,8 @@ func (a *Array) hasRoom(d *device, class int, need uint32, urgent bool) bool {
 	if s.open && d.segSectors()-s.next >= need {
 		return true
 	}
-	if len(d.prepared) == 0 {
+	kept := a.keptForRescue()
+	if len(d.prepared) <= kept {
 		return false
 	}
 	if urgent {
@@ -145,7 +151,7 @@ func (a *Array) hasRoom(d *device, class int, need uint32, urgent bool) bool {
 	if !a.spares(d) {
 		return false
 	}
-	return a.preparedSegments() > reserve
+	return a.preparedSegments() > reserve+kept*a.writableDevices()
 }
 
 func (a *Array) preparedSegments() int {
@@ -163,17 +169,14 @@ func (a *Array) roomToCome(b *batch) error {
 	if err := a.devicesToCome(b); err != nil {
 		return err
 	}
+	kept := a.keptForRescue()
 	unused, preparing, collectable, emptied, canMove, writable := 0, false, 0, 0, false, false
 	for _, d := range a.devs {
 		if d == nil || !d.writable.Load() {
 			continue
 		}
 		writable = true
-		if d.hostFull { // only what still has its room counts
-			unused += len(d.prepared) + d.warm
-		} else {
-			unused += d.unused()
-		}
+		unused += max(0, d.available()-kept)
 		preparing = preparing || d.preparable() > 0 && a.wantsPrepared(d)
 		collectable += d.collectable()
 		emptied += d.emptied()
@@ -208,6 +211,15 @@ func (a *Array) noteCannotMove(b *batch) {
 		a.append.cannotMove = true
 		a.append.space.Broadcast()
 	}
+}
+
+// available counts the unused segments; while the file system below is full
+// only those that have their room still. append.mu is held.
+func (d *device) available() int {
+	if d.hostFull {
+		return len(d.prepared) + d.warm
+	}
+	return d.unused()
 }
 
 // preparable counts the ready segments that can be prepared: all, or while
@@ -298,7 +310,8 @@ func (a *Array) window(d *device) int {
 // some are kept, and more where other devices have none to give, since writers
 // wait until more than the reserve is prepared. append.mu is held.
 func (a *Array) wantsPrepared(d *device) bool {
-	return len(d.prepared) < 2+(reserve+len(a.devs))/len(a.devs) || a.preparedSegments() <= reserve
+	kept := a.keptForRescue()
+	return len(d.prepared) < 2+kept+(reserve+len(a.devs))/len(a.devs) || a.preparedSegments() <= reserve+kept*a.writableDevices()
 }
 
 // prepareSegments keeps some segments of each device allocated, so that

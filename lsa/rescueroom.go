@@ -1,0 +1,86 @@
+package lsa
+
+// Records that a device failed to sync are saved on another, and no checkpoint
+// makes room before they are. So room for them is kept: rescueReserve segments
+// of each device that nothing else may take, and where unused segments are few,
+// what is appended to a device and not synced stays well within what the
+// others have unused: writers wait for a sync.
+const (
+	rescueReserve = 1
+	rescueShare   = 4 // of what is unused; records do not fit together without gaps
+)
+
+// keptForRescue is how many segments of each device are kept. A single device
+// has nowhere to save anything.
+func (a *Array) keptForRescue() int {
+	if a.writableDevices() < 2 {
+		return 0
+	}
+	return rescueReserve
+}
+
+// takes says whether the device takes so many sectors of the batch now.
+// append.mu is held.
+func (a *Array) takes(d *device, b *batch, need uint32) bool {
+	if !a.hasRoom(d, b.class, need, b.urgent) {
+		return false
+	}
+	if !a.rescuable(d, need) {
+		a.append.unsynced = true
+		return false
+	}
+	return true
+}
+
+// rescuable says whether what no sync of the device covers, and so many sectors
+// more, could be saved on the others. append.mu is held.
+func (a *Array) rescuable(d *device, need uint32) bool {
+	unsynced := d.unsyncedSectors.Load()
+	if unsynced == 0 {
+		return true
+	}
+	others, unused := 0, int64(0)
+	for _, o := range a.devs {
+		if o != nil && o != d && o.writable.Load() {
+			others++
+			unused += int64(o.available())
+		}
+	}
+	return others == 0 || unsynced+int64(need) <= unused*int64(d.segSectors())/rescueShare
+}
+
+// streamFor returns the stream that takes a record which has to be saved: that
+// of its class or, before a segment is opened that may be the last, any other
+// with the room. It is nil if none is. append.mu is held.
+func (d *device) streamFor(class int, sectors uint32) *stream {
+	own := &d.streams[class]
+	if own.open && d.segSectors()-own.next >= sectors {
+		return own
+	}
+	for c := range d.streams {
+		if s := &d.streams[c]; s.open && d.segSectors()-s.next >= sectors {
+			return s
+		}
+	}
+	if len(d.prepared) == 0 {
+		return nil
+	}
+	return own
+}
+
+// syncLoop syncs for writers that wait in waitForRoom.
+func (a *Array) syncLoop() {
+	for {
+		select {
+		case <-a.work.ctx.Done():
+			return
+		case <-a.work.sync:
+		}
+		for {
+			if ran, _ := a.syncRound(); ran { // who flushes sees a failure
+				break
+			}
+		}
+		a.wakeWriters()
+	}
+}
