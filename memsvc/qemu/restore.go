@@ -101,7 +101,7 @@ func (s *session) deliver(ctx context.Context, dial func(context.Context) (net.C
 	return s.with(ctx, conn, func(l *link) error {
 		s.tell(Preparing)
 		if err := s.prepare(ctx, l); err != nil {
-			return fmt.Errorf("prepare the destination: %w", err)
+			return fmt.Errorf("the destination did not take the VM, its own log says why (it must have the same machine, memory and devices): %w", err)
 		}
 		if err := s.start(l, commit); err != nil {
 			return err

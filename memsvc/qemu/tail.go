@@ -36,11 +36,20 @@ func (t *tail) add(p []byte) (done bool, err error) {
 		return false, err
 	}
 	at, ok := t.ends[len(t.buf)]
-	if !ok || !json.Valid(t.buf[at+tailHead-1:]) {
+	if !ok || !isDescription(t.buf[at+tailHead-1:]) {
 		return false, nil
 	}
 	t.device, t.description = t.buf[:at:at], t.buf[at+tailHead-1:]
 	return true, nil
+}
+
+// isDescription says whether JSON is a description of device state.
+func isDescription(text []byte) bool {
+	var d struct {
+		PageSize int               `json:"page_size"`
+		Devices  []json.RawMessage `json:"devices"`
+	}
+	return json.Unmarshal(text, &d) == nil && d.PageSize == PageSize && d.Devices != nil
 }
 
 // scan looks for descriptions that begin in what is new.
