@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"lsad/kvmhook/vmmtest"
 )
 
 // rig is a hook that waits for a VMM.
@@ -59,21 +61,21 @@ func newRig(t testing.TB, o Options) *rig {
 }
 
 // end kills the VMM and demands that the hook ends by itself, without an error.
-func (r *rig) end(v *vmmProcess) {
+func (r *rig) end(v *vmm) {
 	r.t.Helper()
-	v.kill()
+	v.Kill()
 	<-r.done
 	if r.err != nil {
 		r.t.Errorf("Serve: %v", r.err)
 	}
 }
 
-func small(pages int) []vmmRegion {
-	return []vmmRegion{{Size: int64(pages) * smallPage, Page: smallPage}}
+func small(pages int) []vmmtest.Region {
+	return []vmmtest.Region{{Size: int64(pages) * smallPage, Page: smallPage}}
 }
 
 // check touches pages of a region that begins at page offset of the image, and compares them.
-func check(t testing.TB, v *vmmProcess, o order, offset int) {
+func check(t testing.TB, v *vmm, o order, offset int) {
 	t.Helper()
 	o.Op = "touch"
 	compare(t, v.do(o), o, func(i int) []byte { return content(offset + i) })
@@ -104,7 +106,7 @@ func TestServe(t *testing.T) {
 				r := newRig(t, Options{Source: src, NoFill: noFill})
 				v := startVMM(t)
 				half := int64(pages / 2 * smallPage)
-				v.do(order{Op: "map", Socket: r.socket, Version: version, Regions: []vmmRegion{{Size: half, Offset: half, Page: smallPage}, {Size: half, Page: smallPage}}})
+				v.do(order{Op: "map", Socket: r.socket, Version: version, Regions: []vmmtest.Region{{Size: half, Offset: half, Page: smallPage}, {Size: half, Page: smallPage}}})
 				first := v.start(order{Op: "touch", Region: 0, First: 0, Last: pages / 2, Threads: 24, Stride: 37})
 				second := v.start(order{Op: "touch", Region: 1, First: 0, Last: pages / 2, Threads: 8})
 				compare(t, v.await(first, "touch"), order{Region: 0}, func(i int) []byte { return content(pages/2 + i) })
@@ -312,8 +314,8 @@ func TestLost(t *testing.T) {
 			check(t, v, order{First: 0, Last: 10, Threads: 3}, 0)
 			check(t, v, order{First: 11, Last: 64, Threads: 3}, 0)
 			v.start(order{Op: "touch", First: 10, Last: 11})
-			<-v.ended // of a memory error, which a Go program does not survive
-			if state := v.cmd.ProcessState; state.Success() || !strings.Contains(state.String(), "exit status 2") && !strings.Contains(state.String(), "bus error") {
+			<-v.Ended() // of a memory error, which a Go program does not survive
+			if state, _ := v.State(); state.Success() || !strings.Contains(state.String(), "exit status 2") && !strings.Contains(state.String(), "bus error") {
 				t.Errorf("the VMM ended with %v", state)
 			}
 			if st := r.Status(); st.PoisonedBytes != smallPage {
@@ -342,7 +344,7 @@ func TestSourceEnds(t *testing.T) {
 // The recorded order is the order of touches, and a second run that has it needs few demanded reads.
 func TestWorkingSet(t *testing.T) {
 	const pages = 8192
-	touch := func(r *rig, v *vmmProcess) {
+	touch := func(r *rig, v *vmm) {
 		for _, chunk := range []int{400, 7, 230, 8, 9, 12, 100} {
 			check(t, v, order{First: chunk * 16, Last: chunk*16 + 16, Threads: 1}, 0)
 		}
@@ -402,7 +404,7 @@ func TestHugePages(t *testing.T) {
 		t.Run(fmt.Sprintf("fill %v", !noFill), func(t *testing.T) {
 			r := newRig(t, Options{Source: whole, NoFill: noFill})
 			v := startVMM(t)
-			v.do(order{Op: "map", Socket: r.socket, Version: 2, Regions: []vmmRegion{{Size: 3 * hugePage, Page: hugePage}}})
+			v.do(order{Op: "map", Socket: r.socket, Version: 2, Regions: []vmmtest.Region{{Size: 3 * hugePage, Page: hugePage}}})
 			want := func(i int) []byte { return src.data[i*hugePage : (i+1)*hugePage] }
 			compare(t, v.do(order{Op: "touch", Last: 3, Threads: 3}), order{}, want)
 			v.do(order{Op: "remove", First: 0, Last: 1})
