@@ -81,6 +81,9 @@ func (s *Source) ReadAt(p []byte, off int64) error {
 	return fmt.Errorf("%w: %d bytes beyond the end of the memory", ErrInvalid, len(p))
 }
 
+// errShorter: a file ends where it had memory before.
+var errShorter = fmt.Errorf("%w: the file became shorter", ErrInvalid)
+
 func (p *Piece) readAt(b []byte, off int64) error {
 	n := int(max(0, min(int64(len(b)), p.FileSize-off)))
 	clear(b[n:])
@@ -89,7 +92,7 @@ func (p *Piece) readAt(b []byte, off int64) error {
 	}
 	if got, err := p.File.ReadAt(b[:n], p.Off+off); got < n {
 		if errors.Is(err, io.EOF) {
-			return fmt.Errorf("%w: the file became shorter", ErrInvalid)
+			return errShorter
 		}
 		return err
 	}
@@ -122,6 +125,9 @@ func (s *Source) extents() ([]extent, error) {
 // extents calls fn with ranges of the piece, [off, end), where its file has data.
 func (p *Piece) extents(fn func(off, end int64)) error {
 	end := p.Off + p.FileSize
+	if info, err := p.File.Stat(); err != nil || info.Size() < end {
+		return errors.Join(errShorter, err)
+	}
 	for at := p.Off; at < end; {
 		data, err := unix.Seek(int(p.File.Fd()), at, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
