@@ -33,7 +33,7 @@ func (a *Array) appendRecord(b *batch, r *record) error {
 		return a.appendTwo(b, r)
 	}
 	err := a.writeRecord(b, r)
-	for tries := 0; err != nil && tries < len(a.devs); tries++ {
+	for tries := 0; err != nil && tries < len(a.devs()); tries++ {
 		a.log.Error("append failed", "device", r.dev.dev.Name(), "lsn", r.first, "error", err)
 		a.appendFailed(r.dev, r.seg, err)
 		if planted(ruleVoidFailedAppend) {
@@ -130,8 +130,8 @@ func (a *Array) relocateRecord(b *batch, r *record) bool {
 func (a *Array) relocate(b *batch, r *record, p *placement, other *device) bool {
 	a.append.mu.Lock()
 	defer a.append.mu.Unlock()
-	for _, d := range a.devs {
-		if d == nil || d == p.dev || d == other || b.avoid>>d.slot&1 != 0 || !d.writable.Load() {
+	for _, d := range a.devs() {
+		if d == nil || d == p.dev || d == other || b.avoid>>d.slot&1 != 0 || !d.takesWrites() {
 			continue
 		}
 		s := d.streamFor(b.class, r.sectors)
@@ -178,7 +178,7 @@ func (a *Array) void(b *batch, r *record, cause error) error {
 	v := *r
 	v.second = placement{}
 	v.flags, v.blocks, v.entryBytes, v.sectors = format.FlagVoid, 0, 0, 1
-	for range a.devs {
+	for range a.devs() {
 		if !a.relocateRecord(b, &v) {
 			break
 		}

@@ -18,7 +18,7 @@ type Array struct {
 	opts      Options
 	log       *slog.Logger
 	db        *pebble.DB
-	devs      []*device // by slot; nil where the device is absent
+	slots     atomic.Pointer[[]*device] // see devs
 	blocks    *blockmap.Map
 	catalog   *catalog
 	super     superState
@@ -69,6 +69,8 @@ type Array struct {
 	lastLayer  *layerCount
 	layerSizes map[uint64]*layerCount // guarded by commit.mu
 
+	membership         sync.Mutex // one device is added or removed at a time; taken before admin
+	removal            removal
 	admin              sync.Mutex // one administrative change at a time; taken before everything else
 	janitor            janitor
 	repairs            repairs
@@ -119,7 +121,7 @@ func (a *Array) account(layer uint64, e *blockmap.Entry, n int) {
 			if p == 0 {
 				continue
 			}
-			if d := a.devs[p.Device()]; d != nil {
+			if d := a.devs()[p.Device()]; d != nil {
 				s := &d.segs[p.Segment()]
 				s.live.Store(s.live.Load() + uint32(n))
 				d.live.Add(int64(n))
@@ -164,8 +166,8 @@ func (a *Array) failed() error {
 func (a *Array) epoch() uint64 { return a.super.epoch }
 
 func (a *Array) devOf(p format.Place) *device {
-	if int(p.Device()) >= len(a.devs) {
+	if int(p.Device()) >= len(a.devs()) {
 		return nil
 	}
-	return a.devs[p.Device()]
+	return a.devs()[p.Device()]
 }

@@ -70,8 +70,8 @@ func (a *Array) checkpointDue() bool {
 func (a *Array) windowLow() bool {
 	a.append.mu.Lock()
 	defer a.append.mu.Unlock()
-	for _, d := range a.devs {
-		if d != nil && d.writable.Load() && d.free > len(d.ready)+len(d.prepared) && len(d.ready)+len(d.prepared) < a.window(d)/2 {
+	for _, d := range a.devs() {
+		if d != nil && d.takesWrites() && d.free > len(d.ready)+len(d.prepared) && len(d.ready)+len(d.prepared) < a.window(d)/2 {
 			return true
 		}
 	}

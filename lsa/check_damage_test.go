@@ -121,7 +121,7 @@ func (s *sound) liveRecord() (m *blockdev.Mem, header int64, data int64) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	for slot, d := range a.devs {
+	for slot, d := range a.devs() {
 		for seg := range d.segs {
 			live, err := a.liveIn(d, uint32(seg))
 			if err != nil {

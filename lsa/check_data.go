@@ -81,7 +81,7 @@ func (c *checker) verifySegments(ctx context.Context, segments []segmentUse, cla
 		wg.Go(func() {
 			buf, header := make([]byte, windowBytes), make([]byte, format.MaxHeader)
 			for u := range next {
-				d := c.a.devs[u.slot]
+				d := c.a.devs()[u.slot]
 				v := segmentCheck{c: c, ctx: ctx, d: d, seg: u.seg, claims: claims[u], header: header}
 				v.window = window{dev: d.dev, base: d.offset(u.seg, 0), size: d.segBytes, buf: buf}
 				v.run()

@@ -58,11 +58,11 @@ func (c *checker) checkEntry(k blockmap.Key, e *blockmap.Entry) {
 		if p == 0 && i > 0 {
 			continue
 		}
-		if int(p.Device()) >= len(c.a.devs) {
+		if int(p.Device()) >= len(c.a.devs()) {
 			c.add("map", where(), "%v: there is no such device", p)
 			continue
 		}
-		d := c.a.devs[p.Device()]
+		d := c.a.devs()[p.Device()]
 		if d == nil {
 			continue // absent: the array is looked at without it
 		}
@@ -94,7 +94,7 @@ func (c *checker) misplaced(d *device, p format.Place) string {
 
 // compareCounts checks the segment table against the map.
 func (c *checker) compareCounts() {
-	for _, d := range c.a.devs {
+	for _, d := range c.a.devs() {
 		if d == nil {
 			continue
 		}

@@ -65,7 +65,7 @@ func (a *Array) takeCut() (*cut, error) {
 	c.batch = a.db.NewBatchWithSize(1<<16 + int(a.blocks.Stats().Flushing)/2)
 	a.append.mu.Lock()
 	c.logged = a.logBytes.Load()
-	for _, d := range a.devs {
+	for _, d := range a.devs() {
 		if d != nil {
 			a.cutSegments(c, d)
 		}
@@ -103,7 +103,7 @@ func (a *Array) cutSegments(c *cut, d *device) {
 func (a *Array) chooseReady(d *device) map[uint32]bool {
 	chosen := map[uint32]bool{}
 	want := a.window(d) - d.preparable() - len(d.prepared)
-	if !d.writable.Load() {
+	if !d.takesWrites() {
 		return chosen
 	}
 	for _, allocated := range []bool{true, false} {
@@ -216,7 +216,7 @@ func (a *Array) cutFailed(c *cut) {
 	c.pages.Failed()
 	a.append.mu.Lock()
 	for _, r := range c.rows {
-		a.devs[r.slot].segs[r.seg].dirty.Store(true)
+		a.devs()[r.slot].segs[r.seg].dirty.Store(true)
 	}
 	a.append.mu.Unlock()
 	a.catalog.mu.Lock()
@@ -246,7 +246,7 @@ func (a *Array) cutFailed(c *cut) {
 func (a *Array) releaseSegments(c *cut) {
 	a.append.mu.Lock()
 	for _, r := range c.ready {
-		d := a.devs[r.slot]
+		d := a.devs()[r.slot]
 		d.segs[r.seg].state = segReady
 		d.free--
 		d.ready = append(d.ready, r.seg)
@@ -268,8 +268,8 @@ func (a *Array) releaseEmptied(c *cut) {
 		a.readers.quiesce()
 	}
 	for _, r := range c.emptied {
-		if err := a.freed(a.devs[r.slot], r.seg); err != nil {
-			a.log.Warn("discard failed", "device", a.devs[r.slot].dev.Name(), "segment", r.seg, "error", err)
+		if err := a.freed(a.devs()[r.slot], r.seg); err != nil {
+			a.log.Warn("discard failed", "device", a.devs()[r.slot].dev.Name(), "segment", r.seg, "error", err)
 		}
 	}
 }

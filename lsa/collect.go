@@ -27,7 +27,7 @@ type SegmentInfo struct {
 func (a *Array) Segments(slot int, fn func(SegmentInfo) bool) {
 	a.append.mu.Lock()
 	defer a.append.mu.Unlock()
-	d := a.devs[slot]
+	d := a.devs()[slot]
 	if d == nil {
 		return
 	}
@@ -87,10 +87,10 @@ func (a *Array) Collect(ctx context.Context, slot int, seg uint32, pace func(wor
 func (a *Array) beginCollect(slot int, seg uint32) (*device, error) {
 	a.append.mu.Lock()
 	defer a.append.mu.Unlock()
-	if slot < 0 || slot >= len(a.devs) || a.devs[slot] == nil || int(seg) >= len(a.devs[slot].segs) {
+	if slot < 0 || slot >= len(a.devs()) || a.devs()[slot] == nil || int(seg) >= len(a.devs()[slot].segs) {
 		return nil, fmt.Errorf("collect device %d segment %d: %w", slot, seg, ErrNotFound)
 	}
-	d := a.devs[slot]
+	d := a.devs()[slot]
 	s := &d.segs[seg]
 	if s.state != segSealed || s.collecting || a.readOnly {
 		return nil, fmt.Errorf("collect device %s segment %d, which is %v: %w", d.dev.Name(), seg, s.state, ErrInvalid)
@@ -283,7 +283,7 @@ func (a *Array) LSN() uint64 { return a.committed.Load() }
 func (a *Array) Counts(slot int) (unused, pending, total int) {
 	a.append.mu.Lock()
 	defer a.append.mu.Unlock()
-	d := a.devs[slot]
+	d := a.devs()[slot]
 	if d == nil {
 		return 0, 0, 0
 	}

@@ -139,7 +139,7 @@ func TestDamageOfOneCopy(t *testing.T) {
 
 // spoilData changes every block of data on a device that the map refers to.
 func (r *rig) spoilData(slot int) {
-	d := r.a.devs[slot]
+	d := r.a.devs()[slot]
 	_ = r.a.blocks.Each(func(k blockmap.Key, entries []blockmap.Entry, err error) error {
 		for i := range entries {
 			for _, p := range entries[i].Place {
@@ -172,7 +172,7 @@ func (r *rig) scan(h *Handle, n int) {
 // collectAll collects every sealed segment once.
 func (r *rig) collectAll() {
 	r.t.Helper()
-	for slot := range r.a.devs {
+	for slot := range r.a.devs() {
 		var victims []uint32
 		r.a.Segments(slot, func(s SegmentInfo) bool {
 			if s.State == "sealed" {

@@ -23,7 +23,7 @@ func (a *Array) giveUpMissing() error {
 	a.super.mu.Lock()
 	for slot := range a.super.rows {
 		row := &a.super.rows[slot]
-		if a.devs[slot] == nil && row.State != format.DeviceGone {
+		if a.devs()[slot] == nil && row.State != format.DeviceGone {
 			a.log.Error("the array goes on without a device; what had its only copy there is lost", "slot", slot, "identity", row.ID.String())
 			row.State = format.DeviceLost
 		}

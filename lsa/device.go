@@ -89,6 +89,8 @@ type device struct {
 
 	// writable is false once the device is out of service.
 	writable atomic.Bool
+	// draining: it is being removed, and takes nothing new.
+	draining atomic.Bool
 	// appended counts completed appends, synced how many of them a successful
 	// sync covers.
 	appended atomic.Uint64
@@ -110,6 +112,9 @@ type recordRef struct {
 	sectors uint32
 	other   *device // has another copy; nil if none has
 }
+
+// takesWrites says whether records may be appended to the device.
+func (d *device) takesWrites() bool { return d.writable.Load() && !d.draining.Load() }
 
 func (d *device) segSectors() uint32 { return uint32(d.segBytes / format.SectorSize) }
 

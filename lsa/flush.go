@@ -58,7 +58,7 @@ func (a *Array) syncDevices() error {
 		return nil
 	}
 	var dirty []*device
-	for _, d := range a.devs {
+	for _, d := range a.devs() {
 		if d != nil && d.appended.Load() != d.synced.Load() {
 			dirty = append(dirty, d)
 		}

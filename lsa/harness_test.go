@@ -146,7 +146,7 @@ func write(h *Handle, off int64, p []byte) error {
 // collect collects, greedily, every segment with garbage, and checkpoints.
 func (r *rig) collect() {
 	r.t.Helper()
-	for slot := range r.a.devs {
+	for slot := range r.a.devs() {
 		var victims []uint32
 		r.a.Segments(slot, func(s SegmentInfo) bool {
 			if s.State == "sealed" && s.Live < s.Capacity*9/10 {

@@ -32,7 +32,7 @@ func (g *greedyCollector) run(ctx context.Context, a *Array) {
 			return
 		case <-g.wanted:
 		}
-		for slot := range a.devs {
+		for slot := range a.devs() {
 			best := SegmentInfo{Live: 1 << 30}
 			a.Segments(slot, func(s SegmentInfo) bool {
 				if s.State == "sealed" && !s.Damaged && s.Live > 0 && s.Live < best.Live {

@@ -108,7 +108,8 @@ func (a *Array) adopt() (string, error) {
 		return "", fmt.Errorf("%w: none was given", ErrMissingDevice)
 	}
 	a.super.load(newest)
-	a.devs = make([]*device, len(newest.Devices))
+	all := make([]*device, len(newest.Devices))
+	a.slots.Store(&all)
 	for i, d := range a.opts.Devices {
 		if err := a.adoptDevice(d, supers[i], newest); err != nil {
 			return "", err
@@ -123,8 +124,8 @@ func (a *Array) adoptDevice(dev blockdev.Device, s, newest *format.Superblock) e
 			continue
 		}
 		d := &device{dev: dev, slot: uint8(slot), row: row, segBytes: int64(newest.SegmentSize)}
-		if a.devs[slot] != nil {
-			return fmt.Errorf("device %s: %w: %s has the same identity; one is a copy of the other", dev.Name(), ErrForeignDevice, a.devs[slot].dev.Name())
+		if a.devs()[slot] != nil {
+			return fmt.Errorf("device %s: %w: %s has the same identity; one is a copy of the other", dev.Name(), ErrForeignDevice, a.devs()[slot].dev.Name())
 		}
 		if row.State == format.DeviceGone || row.State == format.DeviceLost || row.State == format.DeviceInService && s.Epoch < newest.Epoch && newest.Served {
 			return fmt.Errorf("device %s: %w: the array was used without it since (its epoch is %d, the array's %d)", dev.Name(), ErrStaleDevice, s.Epoch, newest.Epoch)
@@ -134,7 +135,7 @@ func (a *Array) adoptDevice(dev blockdev.Device, s, newest *format.Superblock) e
 		}
 		d.segs = make([]segment, row.Segments)
 		d.writable.Store(row.State == format.DeviceInService)
-		a.devs[slot] = d
+		a.devs()[slot] = d
 		return nil
 	}
 	return fmt.Errorf("device %s: %w: device %v is not in the array's table", dev.Name(), ErrForeignDevice, s.Device)
@@ -143,7 +144,7 @@ func (a *Array) adoptDevice(dev blockdev.Device, s, newest *format.Superblock) e
 func (a *Array) checkMissing() (string, error) {
 	present := 0
 	for slot, row := range a.super.rows {
-		if a.devs[slot] != nil {
+		if a.devs()[slot] != nil {
 			present++
 			continue
 		}
@@ -253,10 +254,10 @@ func (a *Array) loadSegments() error {
 		if err != nil {
 			return err
 		}
-		if int(r.slot) >= len(a.devs) {
+		if int(r.slot) >= len(a.devs()) {
 			return fmt.Errorf("%w: segment of device %d", format.ErrInvalid, r.slot)
 		}
-		d := a.devs[r.slot]
+		d := a.devs()[r.slot]
 		if d == nil {
 			return nil
 		}

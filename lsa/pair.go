@@ -36,13 +36,13 @@ func (a *Array) pickDevices(b *batch, need uint32) (to [2]*device) {
 // are not being collected.
 func (a *Array) pickPair(b *batch, need uint32) (to [2]*device) {
 	takes := func(d *device) bool {
-		return d != nil && d.writable.Load() && b.mayUse(d) && a.takes(d, b, need)
+		return d != nil && d.takesWrites() && b.mayUse(d) && a.takes(d, b, need)
 	}
 	l := &a.append
 	if p := l.pair; l.stretch > 0 && takes(p[0]) && takes(p[1]) && p[0].busy.Load() == 0 && p[1].busy.Load() == 0 {
 		return p
 	}
-	for _, d := range a.devs {
+	for _, d := range a.devs() {
 		switch {
 		case !takes(d):
 		case to[0] == nil || emptier(d, to[0], b.class):
@@ -91,8 +91,8 @@ func (a *Array) devicesToCome(b *batch) error {
 		want = min(2, a.writableDevices())
 	}
 	n := 0
-	for _, d := range a.devs {
-		if d == nil || !d.writable.Load() || !b.mayUse(d) {
+	for _, d := range a.devs() {
+		if d == nil || !d.takesWrites() || !b.mayUse(d) {
 			continue
 		}
 		unused := d.available() - a.keptForRescue()
@@ -170,7 +170,7 @@ func (a *Array) putSecond(b *batch, r *record) {
 // putElsewhere writes a copy whose append failed on another device that does
 // not have the other copy.
 func (a *Array) putElsewhere(b *batch, r *record, p *placement, other *device, err error) error {
-	for range a.devs {
+	for range a.devs() {
 		a.log.Error("append failed", "device", p.dev.dev.Name(), "lsn", r.first, "error", err)
 		a.appendFailed(p.dev, p.seg, err)
 		if !a.relocate(b, r, p, other) {

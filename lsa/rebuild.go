@@ -136,7 +136,7 @@ func (a *Array) needsRebuild() bool {
 	if a.recovery.OneCopy > 0 || a.counters.copiesMissed.Load() > 0 {
 		return true
 	}
-	for _, d := range a.devs {
+	for _, d := range a.devs() {
 		if d == nil || !d.writable.Load() {
 			return true
 		}

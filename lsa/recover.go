@@ -135,7 +135,7 @@ func (a *Array) replayChange(c *change) error {
 // open is sealed, what was ready and not opened is free, under a generation
 // that no record of the dead tail can have.
 func (a *Array) settleSegments(found *scanned) {
-	for _, d := range a.devs {
+	for _, d := range a.devs() {
 		if d == nil {
 			continue
 		}
@@ -231,7 +231,7 @@ func (a *Array) insistOnSuperblocks() error {
 			return err
 		}
 		a.super.mu.Lock()
-		for _, d := range a.devs {
+		for _, d := range a.devs() {
 			if d != nil && !d.writable.Load() {
 				a.super.rows[d.slot].State, d.row.State = format.DeviceReadOnly, format.DeviceReadOnly
 			}
@@ -242,8 +242,8 @@ func (a *Array) insistOnSuperblocks() error {
 
 func (a *Array) writableDevices() int {
 	n := 0
-	for _, d := range a.devs {
-		if d != nil && d.writable.Load() {
+	for _, d := range a.devs() {
+		if d != nil && d.takesWrites() {
 			n++
 		}
 	}

@@ -34,7 +34,7 @@ func (a *Array) takeOutOfService(d *device, cause error) {
 
 // rescueAll rescues what needs it.
 func (a *Array) rescueAll() {
-	for _, d := range a.devs {
+	for _, d := range a.devs() {
 		if d == nil || d.writable.Load() {
 			continue
 		}
@@ -168,8 +168,8 @@ func (a *Array) readyForRescue() error {
 	defer batch.Close()
 	var rows []segmentRow
 	a.append.mu.Lock()
-	for _, d := range a.devs {
-		if d == nil || !d.writable.Load() || len(d.ready)+len(d.prepared) > 0 {
+	for _, d := range a.devs() {
+		if d == nil || !d.takesWrites() || len(d.ready)+len(d.prepared) > 0 {
 			continue
 		}
 		for i := range d.segs {
@@ -197,7 +197,7 @@ func (a *Array) readyForRescue() error {
 	}
 	a.append.mu.Lock()
 	for _, r := range rows {
-		d := a.devs[r.slot]
+		d := a.devs()[r.slot]
 		d.segs[r.seg].state = segReady
 		d.free--
 		d.ready = append(d.ready, r.seg)

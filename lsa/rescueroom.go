@@ -40,8 +40,8 @@ func (a *Array) rescuable(d *device, need uint32) bool {
 		return true
 	}
 	others, unused := 0, int64(0)
-	for _, o := range a.devs {
-		if o != nil && o != d && o.writable.Load() {
+	for _, o := range a.devs() {
+		if o != nil && o != d && o.takesWrites() {
 			others++
 			unused += int64(o.available())
 		}

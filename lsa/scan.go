@@ -51,7 +51,7 @@ func (a *Array) scan(ctx context.Context) (*scanned, string, error) {
 	found := &scanned{uses: map[segmentUse]*use{}}
 	var jobs []segmentUse
 	after := a.checkpoint.lsn.Load()
-	for _, d := range a.devs {
+	for _, d := range a.devs() {
 		if d == nil {
 			continue
 		}
@@ -98,7 +98,7 @@ func (a *Array) scan(ctx context.Context) (*scanned, string, error) {
 
 // scanUse scans one segment for records of the use that may have been open.
 func (a *Array) scanUse(j segmentUse, buf []byte, after uint64) ([]*scannedRecord, int64, error) {
-	d := a.devs[j.slot]
+	d := a.devs()[j.slot]
 	s := &d.segs[j.seg]
 	generation := s.generation
 	if s.state == segReady {
@@ -235,7 +235,7 @@ func (a *Array) orderAndCut(found *scanned) (string, error) {
 func (a *Array) compareRecords(x, y *scannedRecord) int {
 	rank := func(r *scannedRecord) int {
 		n := 0
-		if !a.devs[r.h.Device].writable.Load() {
+		if !a.devs()[r.h.Device].writable.Load() {
 			n = 1
 		}
 		switch {

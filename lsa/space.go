@@ -24,8 +24,8 @@ const (
 func (a *Array) capacity() int64 {
 	var blocks int64
 	segments := 0
-	for _, d := range a.devs {
-		if d != nil && d.writable.Load() {
+	for _, d := range a.devs() {
+		if d != nil && d.takesWrites() {
 			blocks += int64(len(d.segs)) * d.segBlocks()
 			segments += len(d.segs)
 		}
@@ -35,10 +35,10 @@ func (a *Array) capacity() int64 {
 	}
 	kept := reserve
 	if a.twoCopies.Load() { // and one more that a writer may take
-		kept = max(reserve, (deviceReserve+1)*len(a.devs))
+		kept = max(reserve, (deviceReserve+1)*len(a.devs()))
 	}
 	kept += a.keptForRescue() * a.writableDevices()
-	spare := int64(kept+classCount*len(a.devs)) * (blocks / int64(segments))
+	spare := int64(kept+classCount*a.writableDevices()) * (blocks / int64(segments))
 	return max(0, int64(float64(blocks-spare)*fullShare))
 }
 
@@ -95,15 +95,15 @@ func (a *Array) admit(b *batch) error {
 // for a stretch, then the next.
 func (a *Array) pickDevice(b *batch, need uint32) *device {
 	l := &a.append
-	if d := b.prefer; d != nil && d.writable.Load() && a.takes(d, b, need) {
+	if d := b.prefer; d != nil && d.takesWrites() && a.takes(d, b, need) {
 		return d
 	}
-	if d := l.current; d != nil && l.stretch > 0 && d.busy.Load() == 0 && b.mayUse(d) && d.writable.Load() && a.takes(d, b, need) {
+	if d := l.current; d != nil && l.stretch > 0 && d.busy.Load() == 0 && b.mayUse(d) && d.takesWrites() && a.takes(d, b, need) {
 		return d
 	}
 	var best *device
-	for _, d := range a.devs {
-		if d == nil || !d.writable.Load() || !b.mayUse(d) || !a.takes(d, b, need) {
+	for _, d := range a.devs() {
+		if d == nil || !d.takesWrites() || !b.mayUse(d) || !a.takes(d, b, need) {
 			continue
 		}
 		if best == nil || a.spares(d) && !a.spares(best) || a.spares(d) == a.spares(best) && a.sooner(d, best) {
@@ -156,8 +156,8 @@ func (a *Array) hasRoom(d *device, class int, need uint32, urgent bool) bool {
 
 func (a *Array) preparedSegments() int {
 	n := 0
-	for _, d := range a.devs {
-		if d != nil && d.writable.Load() {
+	for _, d := range a.devs() {
+		if d != nil && d.takesWrites() {
 			n += len(d.prepared)
 		}
 	}
@@ -171,8 +171,8 @@ func (a *Array) roomToCome(b *batch) error {
 	}
 	kept := a.keptForRescue()
 	unused, preparing, collectable, emptied, canMove, writable := 0, false, 0, 0, false, false
-	for _, d := range a.devs {
-		if d == nil || !d.writable.Load() {
+	for _, d := range a.devs() {
+		if d == nil || !d.takesWrites() {
 			continue
 		}
 		writable = true
@@ -273,8 +273,8 @@ func (a *Array) wakeWriters() {
 // append.mu is held.
 func (a *Array) updatePressure() {
 	unused, total := 0, 0
-	for _, d := range a.devs {
-		if d != nil && d.writable.Load() {
+	for _, d := range a.devs() {
+		if d != nil && d.takesWrites() {
 			unused += d.unused()
 			total += len(d.segs)
 		}
@@ -303,7 +303,7 @@ func (a *Array) slow(bytes int) {
 // window is how many segments of a device are ready or prepared between two
 // checkpoints: what the log may take meanwhile, twice.
 func (a *Array) window(d *device) int {
-	return 8 + int(2*a.opts.CheckpointBytes/d.segBytes)/len(a.devs)
+	return 8 + int(2*a.opts.CheckpointBytes/d.segBytes)/len(a.devs())
 }
 
 // wantsPrepared says whether another segment of the device is to be prepared:
@@ -311,14 +311,14 @@ func (a *Array) window(d *device) int {
 // wait until more than the reserve is prepared. append.mu is held.
 func (a *Array) wantsPrepared(d *device) bool {
 	kept := a.keptForRescue()
-	return len(d.prepared) < 2+kept+(reserve+len(a.devs))/len(a.devs) || a.preparedSegments() <= reserve+kept*a.writableDevices()
+	return len(d.prepared) < 2+kept+(reserve+len(a.devs()))/len(a.devs()) || a.preparedSegments() <= reserve+kept*a.writableDevices()
 }
 
 // prepareSegments keeps some segments of each device allocated, so that
 // opening one needs no I/O and writing to it cannot run out of room.
 func (a *Array) prepareSegments() {
-	for _, d := range a.devs {
-		if d == nil || !d.writable.Load() {
+	for _, d := range a.devs() {
+		if d == nil || !d.takesWrites() {
 			continue
 		}
 		for {

@@ -55,7 +55,7 @@ type DeviceInfo struct {
 	Slot      int    `json:"slot"`
 	Name      string `json:"name"` // its path; "" if it is absent
 	ID        string `json:"id"`
-	State     string `json:"state"` // in service, read-only, absent, gone
+	State     string `json:"state"` // in service, read-only, removing, absent, gone
 	Size      int64  `json:"size_bytes"`
 	Segments  int    `json:"segments"`
 	Unused    int    `json:"segments_unused"` // free and ready ones
@@ -72,16 +72,23 @@ func (a *Array) Devices() []DeviceInfo {
 	a.super.mu.Unlock()
 	a.append.mu.Lock()
 	defer a.append.mu.Unlock()
+	devs := a.devs()
 	var all []DeviceInfo
 	for slot, row := range rows {
 		i := DeviceInfo{Slot: slot, ID: row.ID.String(), State: "absent", Segments: int(row.Segments)}
 		if row.State == format.DeviceGone {
 			i.State = row.State.String()
 		}
-		if d := a.devs[slot]; d != nil {
+		if slot >= len(devs) {
+			break // about to be added
+		}
+		if d := devs[slot]; d != nil {
 			i.Name, i.Size, i.Unused = d.dev.Name(), d.dev.Size(), d.unused()
 			if i.State = row.State.String(); row.State == format.DeviceInService && !d.writable.Load() {
 				i.State = format.DeviceReadOnly.String()
+			}
+			if d.draining.Load() {
+				i.State = "removing"
 			}
 			for j := range d.segs {
 				d.segs[j].addTo(&i)

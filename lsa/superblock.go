@@ -127,7 +127,7 @@ func (a *Array) putSuperblocks() (failed []*device, err error) {
 	s.sequence++
 	written := 0
 	var errs []error
-	for _, d := range a.devs {
+	for _, d := range a.devs() {
 		if d == nil || !d.writable.Load() {
 			continue
 		}

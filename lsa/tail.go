@@ -15,10 +15,10 @@ func (a *Array) keepTail(found *scanned, durable uint64) {
 		}
 		var other *device
 		if r.second != nil {
-			other = a.devs[r.second.h.Device]
-			other.tail = append(other.tail, r.second.ref(a.devs[r.h.Device]))
+			other = a.devs()[r.second.h.Device]
+			other.tail = append(other.tail, r.second.ref(a.devs()[r.h.Device]))
 		}
-		d := a.devs[r.h.Device]
+		d := a.devs()[r.h.Device]
 		d.tail = append(d.tail, r.ref(other))
 	}
 }
@@ -31,7 +31,7 @@ func (r *scannedRecord) ref(other *device) recordRef {
 // settleTail makes the recovered tail of the log durable, or has those records
 // saved elsewhere that lie on a device out of service or that fails now.
 func (a *Array) settleTail() error {
-	for _, d := range a.devs {
+	for _, d := range a.devs() {
 		if d == nil {
 			continue
 		}

@@ -50,7 +50,7 @@ func (a *Array) VerifyBooks() error {
 func (a *Array) compareSegments(counted map[segmentUse]uint32) (err error) {
 	a.append.mu.Lock()
 	defer a.append.mu.Unlock()
-	for _, d := range a.devs {
+	for _, d := range a.devs() {
 		if d == nil {
 			continue
 		}

@@ -35,8 +35,8 @@ func (a *Array) freed(d *device, seg uint32) error {
 // discardCold gives the room of segments back that have been free for long, and
 // of those of which a start does not know whether they have any.
 func (a *Array) discardCold(now time.Time) {
-	for _, d := range a.devs {
-		if d == nil || !d.writable.Load() {
+	for _, d := range a.devs() {
+		if d == nil || !d.takesWrites() {
 			continue
 		}
 		for _, seg := range a.coldSegments(d, now) {
