@@ -162,6 +162,29 @@ func TestFreePages(t *testing.T) {
 	}
 }
 
+// TestFreePagesAfterReset holds that what an earlier life of the machine left in
+// its RAM, notes and memory maps among it, does not mislead.
+func TestFreePagesAfterReset(t *testing.T) {
+	ram := filepath.Join(ramDir(t), "ram")
+	vm := guest.Start(t, guest.Options{Kernel: "6.1", MemoryFile: ram})
+	vm.MustRun(t, "dd if=/dev/urandom of=/tmp/gone bs=1M count=160 2>/dev/null; rm /tmp/gone")
+	if err := vm.Reset(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sum := vm.MustRun(t, "dd if=/dev/urandom of=/tmp/kept bs=1M count=48 2>/dev/null; sha256sum /tmp/kept")
+	qmp(t, vm, "stop", nil)
+	set, r, err := guestmem.FreePages(t.Context(), mapRAM(t, ram, 1<<40), guestmem.Options{})
+	t.Logf("%+v", r)
+	if err != nil || set == nil {
+		t.Fatal(err)
+	}
+	punch(t, ram, set)
+	qmp(t, vm, "cont", nil)
+	if got := vm.MustRun(t, "sha256sum /tmp/kept"); got != sum {
+		t.Errorf("the sum of a file has changed:\n%s%s", sum, got)
+	}
+}
+
 // freePages adds up the "pages free" lines of /proc/zoneinfo.
 func freePages(t *testing.T, zoneinfo string) uint64 {
 	t.Helper()
