@@ -93,7 +93,10 @@ func (i *importing) run(ctx context.Context) error {
 		return fmt.Errorf("after its memory was read: %w", err)
 	}
 	i.o.Progress.Begin("make durable", 0)
-	return i.w.volume.Flush()
+	if err := i.w.volume.Flush(); err != nil {
+		return err
+	}
+	return ctx.Err() // who cancelled it by now does not find an image
 }
 
 // findFree asks which pages are free, for each layout that is possible until one is trusted.

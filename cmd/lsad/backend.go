@@ -11,6 +11,7 @@ import (
 	"lsad/lsa"
 	"lsad/lsa/format"
 	"lsad/memsvc"
+	"lsad/memsvc/qemu"
 	"lsad/server/admin"
 )
 
@@ -42,6 +43,8 @@ var codes = []struct {
 	{memsvc.ErrInvalid, admin.CodeInvalid},
 	{memsvc.ErrDamaged, admin.CodeDamaged},
 	{memsvc.ErrClosed, admin.CodeClosed},
+	{qemu.ErrUnsupported, admin.CodeInvalid},
+	{qemu.ErrMalformed, admin.CodeInvalid},
 	{fs.ErrNotExist, admin.CodeNotFound},
 	{fs.ErrPermission, admin.CodeInvalid},
 }
@@ -154,7 +157,22 @@ func (b *backend) Counters() admin.Counters {
 		MapCacheBytes:  m.MapCache.Bytes, MapCacheLimitBytes: m.MapCache.Budget,
 		MapCacheHits: uint64(m.MapCache.Hits), MapCacheMisses: uint64(m.MapCache.Misses),
 		NBDAccepted: n.Accepted, NBDRefused: n.Refused, NBDBadHandshakes: n.BadHandshakes, NBDStalled: n.Stalled, NBDBufferBytes: n.BufferBytes,
+		WriteWaits: writeWaits(b.server.array.Waits()),
 	}
+}
+
+func writeWaits(all []lsa.Waits) []admin.WriteWait {
+	var out []admin.WriteWait
+	for _, w := range all {
+		x := admin.WriteWait{Cause: w.Cause.String(), Seconds: w.Time.Seconds(), Cumulative: map[float64]uint64{}}
+		for i, n := range w.Count {
+			if x.Count += n; i < len(lsa.WaitBounds) {
+				x.Cumulative[lsa.WaitBounds[i].Seconds()] = x.Count
+			}
+		}
+		out = append(out, x)
+	}
+	return out
 }
 
 // Devices implements admin.Array.

@@ -21,7 +21,7 @@ a fork of it is a writable clone.`
   lsad image list
   lsad image fork web1 web2`
 	t.flags(cmd)
-	cmd.AddCommand(imageImport(t), imageList(t), imageShow(t), imageDelete(t), imageRename(t), imageExportCommand(t), imageFork(t))
+	cmd.AddCommand(imageImport(t), imageList(t), imageShow(t), imageDelete(t), imageRename(t), imageExportCommand(t), imageFork(t), imageIngest(t), imageRestore(t), imageMigrate(t))
 	return cmd
 }
 

@@ -40,6 +40,9 @@ asked before and afterwards, or your word. Ctrl-C leaves nothing behind.`,
 			if q.QMP == "" && !q.Paused {
 				return config.Usagef("is the VM paused? Memory that changes while it is read makes no image: give --qmp SOCKET of its monitor, or --paused if you know that it is")
 			}
+			if q.QMP != "" && q.Paused {
+				return config.Usagef("either --qmp or --paused says that the VM is paused, not both")
+			}
 			q.Name, q.File = args[0], args[1]
 			for _, path := range []*string{&q.File, &q.State, &q.QMP} {
 				if *path == "" {
@@ -62,23 +65,23 @@ asked before and afterwards, or your word. Ctrl-C leaves nothing behind.`,
 	fs.StringVar(&q.Parent, "parent", "", "store only what differs from this earlier `IMAGE` of the VM")
 	fs.StringVar(&q.QMP, "qmp", "", "`SOCKET` of QEMU's monitor, which proves that the VM is paused")
 	fs.BoolVar(&q.Paused, "paused", false, "the VM is paused, and stays so: your word for it")
-	cmd.MarkFlagsMutuallyExclusive("qmp", "paused")
 	return cmd
 }
 
-func (t *target) runImport(ctx context.Context, cmd *cobra.Command, c *admin.Client, q admin.ImportImage) error {
-	// The first signal ends the import in order; the process waits for the server to have cleaned up as long as that
-	// takes it to notice.
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, unix.SIGTERM)
+func (t *target) runImport(outer context.Context, cmd *cobra.Command, c *admin.Client, q admin.ImportImage) error {
+	ctx, stop := signal.NotifyContext(outer, os.Interrupt, unix.SIGTERM)
 	defer stop()
 	bar := newBar(cmd.ErrOrStderr())
 	i, err := c.ImportImage(ctx, q, bar.show)
 	bar.end()
-	if err != nil {
-		if ctx.Err() != nil {
-			return fmt.Errorf("import of image %s: interrupted; nothing is left of it", q.Name)
+	if ctx.Err() == nil {
+		if err != nil {
+			return err
 		}
-		return err
+		return t.printImage(cmd, i)
 	}
-	return t.printImage(cmd, i)
+	if _, err := c.Image(outer, q.Name); err == nil {
+		return fmt.Errorf("import of image %s: interrupted too late: it is complete", q.Name)
+	}
+	return fmt.Errorf("import of image %s: interrupted; nothing is left of it", q.Name)
 }

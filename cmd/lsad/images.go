@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"lsad/lsa"
 	"lsad/memsvc"
@@ -212,11 +215,23 @@ func (i *images) importFiles(ctx context.Context, q admin.ImportImage, o memsvc.
 	return i.Import(ctx, src, o)
 }
 
+// openAbsolute opens a file of this machine. Anything that could make the server wait, such as a pipe, is refused.
 func openAbsolute(path string) (*os.File, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("%w: %q is not an absolute path", memsvc.ErrInvalid, path)
 	}
-	return os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s: %w: it is not a regular file", path, memsvc.ErrInvalid)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // exportRun is how much of an image is read at a time, in bytes.

@@ -228,9 +228,10 @@ func (s *server) startServing(context.Context) error {
 	}
 	s.disks = newLocalDisks(s, stats)
 	b := &backend{server: s, stats: stats}
+	vms := &images{s.images, s, stats}
 	a := admin.New(admin.Config{
 		Array: b, Maintainer: b,
-		Collector: s.collector, LocalDisks: s.disks, Images: &images{s.images, s, stats}, IO: stats, Token: s.token, Logger: s.log,
+		Collector: s.collector, LocalDisks: s.disks, Images: vms, ImageVMs: vms, IO: stats, Token: s.token, Logger: s.log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	for _, l := range s.nbdOn {

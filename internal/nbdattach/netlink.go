@@ -66,7 +66,8 @@ func openDriver() (*driver, error) {
 
 func (d *driver) close() error { return d.conn.Close() }
 
-// do sends a command and returns the answers.
+// do sends a command and returns the answers. Commands that have none of their own are acknowledged; an
+// acknowledgement besides an answer would be left behind in the socket.
 func (d *driver) do(cmd uint8, encode func(*netlink.AttributeEncoder)) ([]genetlink.Message, error) {
 	ae := netlink.NewAttributeEncoder()
 	encode(ae)
@@ -74,7 +75,10 @@ func (d *driver) do(cmd uint8, encode func(*netlink.AttributeEncoder)) ([]genetl
 	if err != nil {
 		return nil, err
 	}
-	flags := netlink.Request | netlink.Acknowledge
+	flags := netlink.Request
+	if cmd == cmdDetach || cmd == cmdReconfig {
+		flags |= netlink.Acknowledge
+	}
 	msgs, err := d.conn.Execute(genetlink.Message{Header: genetlink.Header{Command: cmd, Version: familyVer}, Data: data}, d.family.ID, flags)
 	if errors.Is(err, unix.EPERM) {
 		err = fmt.Errorf("%w: run it as root", ErrPermission)
@@ -165,9 +169,6 @@ func (d *driver) connected() ([]int, error) {
 	}
 	var all []int
 	for _, m := range msgs {
-		if len(m.Data) == 0 {
-			continue // the acknowledgement
-		}
 		ad, err := netlink.NewAttributeDecoder(m.Data)
 		if err != nil {
 			return nil, fmt.Errorf("list NBD devices: %w", err)

@@ -30,9 +30,11 @@ type Order struct {
 	First   int // pages
 	Last    int
 	Threads int
-	Stride  int    // touch every so many pages, in the end each of them once
-	Seed    uint64 // measure in a random order, unless 0
-	Some    int    // measure only so many of the pages, unless 0
+	Stride  int           // touch every so many pages, in the end each of them once
+	Seed    uint64        // measure in a random order, unless 0
+	Some    int           // measure only so many of the pages, unless 0
+	Run     int           // the order is one of runs of so many pages, which are touched in order; 0 for single pages
+	Pace    time.Duration // work between two touches
 }
 
 // Region is a mapping to make, in bytes.

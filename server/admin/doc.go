@@ -31,6 +31,8 @@
 //	POST   /v1/images/NAME/fork
 //	GET    /v1/images/NAME/memory                   (admin socket only)
 //	GET    /v1/images/NAME/working-set              PUT
+//	POST   /v1/images/NAME/restore                  (admin socket only)
+//	POST   /v1/ingest                               (admin socket only)
 //	GET    /metrics, /healthz, / (the status)
 //	GET    /debug/pprof/ (only where Access.Debug is set)
 //

@@ -21,6 +21,7 @@ type Config struct {
 	Maintainer Maintainer // nil: no /v1/scrub and /v1/work
 	LocalDisks LocalDisks // nil: no /v1/ublk paths
 	Images     Images     // nil: no /v1/images paths
+	ImageVMs   ImageVMs   // nil: VMs are neither saved nor restored
 	IO         *IO        // nil: no I/O metrics
 	Token      string     // who sends it may make changes where Access.Changes is not set; "" is nobody
 	Logger     *slog.Logger
@@ -74,6 +75,9 @@ func (s *Server) Handler(a Access) http.Handler {
 	}
 	if s.cfg.Images != nil {
 		s.imageRoutes(mux, a.Changes)
+	}
+	if s.cfg.ImageVMs != nil {
+		s.vmRoutes(mux, a.Changes)
 	}
 	mux.Handle("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /healthz", s.health)

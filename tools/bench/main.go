@@ -2,6 +2,7 @@
 // recovery, and where its time goes.
 //
 //	go run ./tools/bench nbd        lsad beside nbdkit, qemu-nbd and go-nbd's server
+//	go run ./tools/bench mem        saving the memory of a VM, beside cp and QEMU
 //	go run ./tools/bench memory     resident memory with a large volume written all over
 //	go run ./tools/bench recovery   time to serve again after kill -9
 //	go run ./tools/bench profile    CPU profile of lsad during one row of "nbd"
@@ -42,6 +43,6 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newNBD(), newMemory(), newRecovery(), newProfile())
+	root.AddCommand(newNBD(), newMem(), newMemory(), newRecovery(), newProfile())
 	return root
 }

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -113,7 +114,7 @@ func TestFreePages(t *testing.T) {
 	}{
 		"6.12":                  {guest.Options{}, 1 << 40, 4},
 		"6.1, five levels":      {guest.Options{Kernel: "6.1", CPUs: 2}, 1 << 40, 5},
-		"6.1, four levels":      {guest.Options{Kernel: "6.1", CPU: "max,la57=off"}, 1 << 40, 4},
+		"6.1, four levels":      {guest.Options{Kernel: "6.1", CPU: "max,la57=off", Append: "hugetlb_free_vmemmap=on hugepages=32"}, 1 << 40, 4},
 		"6.12, RAM over 4 GiB":  {guest.Options{MemoryMiB: 4608, CPUs: 2}, 3 << 30, 4},
 		"6.1 on q35, over 4GiB": {guest.Options{Kernel: "6.1", MemoryMiB: 3072, Machine: "q35"}, 2 << 30, 5},
 	} {
@@ -159,6 +160,63 @@ func TestFreePages(t *testing.T) {
 				sync
 				if dmesg | grep -iE 'bug:|oops|corrupt|bad page'; then exit 1; fi`)
 		})
+	}
+}
+
+// TestFreePagesAtAnyMoment stops a guest again and again while all its processors
+// take and free memory, so that blocks are on their way between lists.
+func TestFreePagesAtAnyMoment(t *testing.T) {
+	ram := filepath.Join(ramDir(t), "ram")
+	vm := guest.Start(t, guest.Options{CPUs: 3, MemoryFile: ram})
+	churn, err := vm.Go(`
+		for n in 1 2 3; do
+			while :; do head -c 20m /dev/zero > /tmp/$n; rm /tmp/$n; done &
+		done
+		wait`, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory := mapRAM(t, ram, 1<<40)
+	moving := 0
+	for i := range 60 {
+		qmp(t, vm, "stop", nil)
+		set, r, err := guestmem.FreePages(t.Context(), memory, guestmem.Options{})
+		if err != nil || set == nil {
+			t.Fatalf("stop %d: %+v, %v", i, r, err)
+		}
+		if r.Free != r.ZoneFree {
+			moving++
+		}
+		qmp(t, vm, "cont", nil)
+		time.Sleep(time.Duration(i) * time.Millisecond) // any moment will do
+	}
+	t.Logf("a block was on its way in %d of 60 stops", moving)
+	churn.Kill()
+	if _, err := churn.Wait(t.Context()); err == nil {
+		t.Error("the load had ended before it was killed")
+	}
+}
+
+// TestFreePagesAfterReset holds that what an earlier life of the machine left in
+// its RAM, notes and memory maps among it, does not mislead.
+func TestFreePagesAfterReset(t *testing.T) {
+	ram := filepath.Join(ramDir(t), "ram")
+	vm := guest.Start(t, guest.Options{Kernel: "6.1", MemoryFile: ram})
+	vm.MustRun(t, "dd if=/dev/urandom of=/tmp/gone bs=1M count=160 2>/dev/null; rm /tmp/gone")
+	if err := vm.Reset(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sum := vm.MustRun(t, "dd if=/dev/urandom of=/tmp/kept bs=1M count=48 2>/dev/null; sha256sum /tmp/kept")
+	qmp(t, vm, "stop", nil)
+	set, r, err := guestmem.FreePages(t.Context(), mapRAM(t, ram, 1<<40), guestmem.Options{})
+	t.Logf("%+v", r)
+	if err != nil || set == nil {
+		t.Fatal(err)
+	}
+	punch(t, ram, set)
+	qmp(t, vm, "cont", nil)
+	if got := vm.MustRun(t, "sha256sum /tmp/kept"); got != sum {
+		t.Errorf("the sum of a file has changed:\n%s%s", sum, got)
 	}
 }
 

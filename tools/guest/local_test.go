@@ -21,12 +21,17 @@ var localTools = []string{
 // localOptions is a guest that runs lsad itself, with its array on a disk of the guest.
 func localOptions(t *testing.T) guest.Options {
 	t.Helper()
+	functions := filepath.Join(t.TempDir(), "local.sh")
+	if err := os.WriteFile(functions, []byte(serveLocal), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	return guest.Options{
 		MemoryMiB: 1536,
 		CPUs:      2,
 		Modules:   []string{"nbd nbds_max=4", "ublk_drv", "null_blk nr_devices=1 gb=1", "ext4", "xfs"},
 		Tools:     localTools,
 		Files: map[string]string{
+			"/etc/local.sh":           functions,
 			"/etc/mke2fs.conf":        "/etc/mke2fs.conf",
 			"/usr/local/bin/lsad":     build(t, "lsad/cmd/lsad"),
 			"/usr/local/bin/filetree": buildTool(t, "filetree"),
@@ -109,7 +114,7 @@ func startLocal(t *testing.T) (*guest.VM, guest.Options) {
 // local runs a script with the functions of serveLocal.
 func local(t *testing.T, vm *guest.VM, script string) string {
 	t.Helper()
-	return vm.MustRun(t, serveLocal+script)
+	return vm.MustRun(t, ". /etc/local.sh\n"+script)
 }
 
 // localDisk is a way to make the volume vol0 a disk of the guest. The scripts have the functions of serveLocal.
@@ -122,9 +127,9 @@ type localDisk struct {
 func verifyDisk(t *testing.T, vm *guest.VM, d localDisk) {
 	t.Helper()
 	for _, way := range []string{
-		"--rw=randwrite --bs=4k --iodepth=32 --size=64m --io_size=16m",
-		"--rw=write --bs=1m --iodepth=8 --size=64m",
-		"--rw=randwrite --bsrange=4k-64k --blockalign=4k --iodepth=16 --size=64m --io_size=8m --fsync=4",
+		"--rw=randwrite --bs=4k --iodepth=32 --size=64m --io_size=8m",
+		"--rw=write --bs=1m --iodepth=8 --size=32m",
+		"--rw=randwrite --bsrange=4k-64k --blockalign=4k --iodepth=16 --size=64m --io_size=4m --fsync=4",
 	} {
 		vm.MustRun(t, fioVerified(d.dev, way)+" || { cat /tmp/fio.out >&2; exit 1; }")
 	}
@@ -140,8 +145,8 @@ func fioVerified(dev, way string) string {
 // the kernel finds a partition table.
 func discardDisk(t *testing.T, vm *guest.VM, d localDisk) {
 	t.Helper()
-	sum := "dd if=" + d.dev + " bs=1M count=64 iflag=direct 2>/dev/null | md5sum"
-	zeros := fmt.Sprintf("%x  -\n", md5.Sum(make([]byte, 64<<20)))
+	sum := "dd if=" + d.dev + " bs=1M count=32 iflag=direct 2>/dev/null | md5sum"
+	zeros := fmt.Sprintf("%x  -\n", md5.Sum(make([]byte, 32<<20)))
 	if got := vm.MustRun(t, sum); got == zeros {
 		t.Error("fio left nothing that could be discarded")
 	}

@@ -129,6 +129,11 @@ func (vm *VM) waitReady(ctx context.Context, listener net.Listener) error {
 		defer vm.wg.Done()
 		vm.readEvents()
 	}()
+	return vm.awaitHello(ctx)
+}
+
+// awaitHello waits until the agent says that it can run scripts.
+func (vm *VM) awaitHello(ctx context.Context) error {
 	select {
 	case hello, ok := <-vm.hello:
 		if !ok {
@@ -143,6 +148,20 @@ func (vm *VM) waitReady(ctx context.Context, listener net.Listener) error {
 	case <-ctx.Done():
 		return fmt.Errorf("%w; console: %s", context.Cause(ctx), vm.Console())
 	}
+}
+
+// Reset restarts the guest's machine as a hardware reset does, without clearing
+// its RAM, and waits until it can run scripts again. No job may be running.
+func (vm *VM) Reset(ctx context.Context) error {
+	if _, err := vm.QMP(ctx, "set-action", map[string]string{"reboot": "reset"}); err != nil {
+		return err
+	}
+	if _, err := vm.QMP(ctx, "system_reset", nil); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, errors.New("the guest did not start again in time"))
+	defer cancel()
+	return vm.awaitHello(ctx)
 }
 
 // PowerOff kills the emulator, which is a power cut to the guest, and waits

@@ -1,0 +1,201 @@
+package memguest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"lsad/tools/guest"
+)
+
+// lsad is the program itself, built once.
+var lsad = sync.OnceValues(func() (string, error) {
+	if _, err := kit(); err != nil {
+		return "", err
+	}
+	path := filepath.Join(kitDir, "lsad")
+	return path, guest.BuildGo(context.Background(), "lsad/cmd/lsad", path)
+})
+
+// server is a running lsad serve.
+type server struct {
+	t   *testing.T
+	dir string
+}
+
+// serve starts a server with a small array.
+func serve(t *testing.T) *server {
+	t.Helper()
+	program, err := lsad()
+	check(t, err)
+	s := &server{t, filepath.Join(t.TempDir(), "data")}
+	cmd := exec.Command(program, "serve", "--dir", s.dir, "--http", "none", "--volume", "disk:64MiB",
+		"--device", filepath.Join(s.dir, "dev0")+":2GiB", "--device", filepath.Join(s.dir, "dev1")+":2GiB", "--map-cache", "32MiB")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	check(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have failed
+		if err := cmd.Wait(); err != nil || t.Failed() {
+			t.Logf("lsad serve: %v\n%s", err, &out)
+		}
+	})
+	for range 600 {
+		if _, err := os.Stat(filepath.Join(s.dir, "admin.sock")); err == nil {
+			if exec.Command(program, "status", "--dir", s.dir).Run() == nil {
+				return s
+			}
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Fatalf("lsad serve did not start: %s", &out)
+	return nil
+}
+
+// command starts an lsad command; wait returns what it prints.
+func command(t *testing.T, ctx context.Context, args ...string) (wait func() (stdout, stderr string, err error)) {
+	t.Helper()
+	program, err := lsad()
+	check(t, err)
+	cmd := exec.CommandContext(ctx, program, args...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	check(t, cmd.Start())
+	return func() (string, string, error) {
+		err := cmd.Wait()
+		return out.String(), errs.String(), err
+	}
+}
+
+func (s *server) start(ctx context.Context, args ...string) func() (string, string, error) {
+	s.t.Helper()
+	return command(s.t, ctx, append(args, "--dir", s.dir, "--json")...)
+}
+
+// run runs a command against the server and decodes what it prints into result, unless that is nil.
+func (s *server) run(ctx context.Context, result any, args ...string) {
+	s.t.Helper()
+	out, errs, err := s.start(ctx, args...)()
+	if err != nil {
+		s.t.Fatalf("lsad %s: %v: %s", strings.Join(args, " "), err, errs)
+	}
+	if result != nil {
+		check(s.t, json.Unmarshal([]byte(out), result))
+	}
+}
+
+// waitFor waits until a file, or a socket, is there.
+func waitFor(t *testing.T, ctx context.Context, path string) {
+	t.Helper()
+	for {
+		if _, err := os.Stat(path); err == nil {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("%s: %v", path, ctx.Err())
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+type imageInfo struct {
+	RAMBytes    int64 `json:"ram_bytes"`
+	StoredBytes int64 `json:"stored_bytes"`
+	Pages       struct{ Total, Free, Zero int64 }
+	FreeElided  bool   `json:"free_elided"`
+	Why         string `json:"why"`
+	Volumes     []struct{ Name, Snapshot, Clone string }
+}
+
+type restoredInfo struct {
+	Owner        string
+	DataPages    int64   `json:"data_pages"`
+	ZeroPages    int64   `json:"zero_pages"`
+	ToRunSeconds float64 `json:"to_run_seconds"`
+	Losses       int
+}
+
+// restoreImage restores an image into a new QEMU, and waits until the guest has checked its memory there.
+func (s *server) restoreImage(ctx context.Context, o Options, name string) (*VM, restoredInfo) {
+	s.t.Helper()
+	o.Incoming = true
+	vm := start(s.t, o)
+	path := unixPath(s.t, "to")
+	check(s.t, vm.Receive(ctx, "unix:"+path))
+	var r restoredInfo
+	s.run(ctx, &r, "image", "restore", name, "--to", "unix:"+path)
+	check(s.t, vm.WaitRounds(ctx, 2))
+	return vm, r
+}
+
+// TestCommands is the way of a user: save a VM, resume it twice, fork the image, resume the fork, and save what came
+// of it.
+func TestCommands(t *testing.T) {
+	ctx := withPatience(t)
+	o := Options{MemoryMiB: 256, UsedMiB: 40, FreedMiB: 100}
+	vm := start(t, o)
+	s := serve(t)
+	check(t, vm.WaitLine(ctx, "ready"))
+	check(t, vm.WaitRounds(ctx, 1))
+
+	var image imageInfo
+	in := unixPath(t, "in")
+	wait := s.start(ctx, "image", "ingest", "one", "--listen", "unix:"+in, "--with-volume", "disk")
+	waitFor(t, ctx, in)
+	check(t, vm.Migrate(ctx, "unix:"+in))
+	out, errs, err := wait()
+	if err != nil {
+		t.Fatalf("ingest: %v: %s", err, errs)
+	}
+	check(t, json.Unmarshal([]byte(out), &image))
+	t.Logf("image: %s", out)
+	vm.Close()
+	if !image.FreeElided || image.Pages.Free < 20000 {
+		t.Errorf("100 MiB were freed, and %d pages left out: %s", image.Pages.Free, image.Why)
+	}
+	if len(image.Volumes) != 1 || image.Volumes[0].Name != "disk" {
+		t.Errorf("volumes %+v", image.Volumes)
+	}
+	for range 2 {
+		vm, r := s.restoreImage(ctx, o, "one")
+		t.Logf("restored: %+v", r)
+		if r.Owner != "destination" || r.DataPages > image.Pages.Total-image.Pages.Free-image.Pages.Zero || r.DataPages+r.ZeroPages != image.Pages.Total {
+			t.Errorf("restored %+v", r)
+		}
+		vm.Close()
+	}
+	s.run(ctx, nil, "image", "fork", "one", "two")
+	var fork imageInfo
+	s.run(ctx, &fork, "image", "show", "two")
+	if len(fork.Volumes) != 1 || fork.Volumes[0].Clone != "two-disk" {
+		t.Errorf("the fork's volumes: %+v", fork.Volumes)
+	}
+	vm, _ = s.restoreImage(ctx, o, "two")
+
+	// What the VM has become since is an image of its own, with only the difference stored.
+	in = unixPath(t, "again")
+	wait = s.start(ctx, "image", "ingest", "three", "--listen", "unix:"+in, "--parent", "one")
+	waitFor(t, ctx, in)
+	check(t, vm.SetCapabilities(ctx, Capability{"postcopy-ram", false}))
+	check(t, vm.Migrate(ctx, "unix:"+in))
+	if _, errs, err := wait(); err != nil {
+		t.Fatalf("ingest: %v: %s", err, errs)
+	}
+	vm.Close()
+	var third imageInfo
+	s.run(ctx, &third, "image", "show", "three")
+	if third.StoredBytes >= image.StoredBytes*3/4 {
+		t.Errorf("the second image takes %d bytes by itself, the first %d", third.StoredBytes, image.StoredBytes)
+	}
+	vm, _ = s.restoreImage(ctx, o, "three")
+	vm.Close()
+}
