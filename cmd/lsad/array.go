@@ -66,7 +66,7 @@ func (s *server) openOld() (err error) {
 	if s.devices, err = openDevices(s.plan.devices, false, s.cfg.Degraded); err != nil {
 		return err
 	}
-	s.ends.add(s.devices.close)
+	s.ends.add(s.closeDevices)
 	return nil
 }
 
@@ -98,7 +98,7 @@ func (s *server) createArray(ctx context.Context) error {
 		return err
 	}
 	s.devices = set
-	s.ends.add(set.close)
+	s.ends.add(s.closeDevices)
 	s.made.add(s.dir.removeMeta)
 	err = lsa.Create(ctx, lsa.CreateOptions{
 		Devices: set, FS: fileSystem, Meta: s.dir.file(metaDir), SegmentSize: int64(s.cfg.SegmentSize), Logger: s.log,

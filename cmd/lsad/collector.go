@@ -49,8 +49,7 @@ func (c *collector) start() error {
 		if d.State != format.DeviceInService.String() || st.ReadOnly {
 			continue
 		}
-		t := &gcTarget{array: array, slot: i, name: c.server.dir.relative([]string{d.Name})[0], release: c.release}
-		if devices[i], err = c.gc.Add(t, now); err != nil {
+		if devices[i], err = c.gc.Add(c.target(i, d.Name), now); err != nil {
 			return fmt.Errorf("garbage collection: %w", err)
 		}
 	}
@@ -69,6 +68,43 @@ func (c *collector) start() error {
 		return nil
 	})
 	return nil
+}
+
+func (c *collector) target(slot int, device string) *gcTarget {
+	return &gcTarget{array: c.server.array, slot: slot, name: c.server.dir.relative([]string{device})[0], release: c.release}
+}
+
+// add looks after a device that was added, or whose removal failed.
+func (c *collector) add(slot int, device string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d, err := c.gc.Add(c.target(slot, device), time.Now())
+	if err == nil {
+		c.set(slot, d)
+	}
+	return err
+}
+
+// remove looks after a device no more; nothing of it is being collected then.
+func (c *collector) remove(slot int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := *c.devices.Load()
+	if slot >= len(all) || all[slot] == nil {
+		return nil
+	}
+	d := all[slot]
+	c.set(slot, nil)
+	return c.gc.Remove(d.Name(), time.Now())
+}
+
+// set replaces the list, which is read without a lock.
+func (c *collector) set(slot int, d *gc.Device) {
+	old := *c.devices.Load()
+	all := make([]*gc.Device, max(len(old), slot+1))
+	copy(all, old)
+	all[slot] = d
+	c.devices.Store(&all)
 }
 
 // releaseEvery bounds how often a checkpoint is made only because a device wants its emptied segments: they count as

@@ -35,12 +35,9 @@ func (c *collector) GCSet(change admin.GCChange) error {
 	if err := c.gc.Configure(next, time.Now()); err != nil {
 		return admin.Wrap(admin.CodeInvalid, err)
 	}
-	m := *c.server.members
-	m.GC = next
-	if err := c.server.dir.writeMembers(&m); err != nil {
+	if err := c.server.changeMembers(func(m *members) { m.GC = next }); err != nil {
 		return fmt.Errorf("the setting holds, but only until the server stops: %w", err)
 	}
-	c.server.members.GC = next
 	c.log.Info("changed settings of the garbage collection", "device", change.Device, "set", change.Set)
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -83,6 +84,20 @@ func (d *dataDir) writeMembers(m *members) error {
 	if err := replaceFile(d.file(memberFile), buf.Bytes()); err != nil {
 		return fmt.Errorf("remember the array's members: %w", err)
 	}
+	return nil
+}
+
+// changeMembers changes what the data directory remembers, durably or not at all.
+func (s *server) changeMembers(change func(*members)) error {
+	s.membersMu.Lock()
+	defer s.membersMu.Unlock()
+	m := *s.members
+	m.Devices = slices.Clone(m.Devices)
+	change(&m)
+	if err := s.dir.writeMembers(&m); err != nil {
+		return err
+	}
+	s.members = &m
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"lsad/internal/config"
 	"lsad/lsa"
+	"lsad/lsa/format"
 	"lsad/server/admin"
 )
 
@@ -26,7 +27,11 @@ func (b *backend) Scrub(ctx context.Context, bytesPerSecond int64) (admin.ScrubR
 // Work implements admin.Maintainer.
 func (b *backend) Work() admin.Work {
 	of := func(p lsa.Progress) admin.Progress { return admin.Progress(p) }
-	return admin.Work{Rebuild: of(b.server.array.RebuildProgress()), Scrub: of(b.server.array.ScrubProgress())}
+	w := admin.Work{Rebuild: of(b.server.array.RebuildProgress()), Scrub: of(b.server.array.ScrubProgress())}
+	if slot, done, total := b.server.array.RemovalProgress(); slot >= 0 {
+		w.Removal = admin.Removal{Running: true, Slot: slot, DoneBytes: done * format.BlockSize, Bytes: total * format.BlockSize}
+	}
+	return w
 }
 
 func newScrub() *cobra.Command {

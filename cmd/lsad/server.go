@@ -39,6 +39,7 @@ type server struct {
 	nbdOn     []net.Listener
 	adminOn   []net.Listener
 	httpOn    []net.Listener
+	membersMu sync.Mutex // guards members, and devices, once the server serves
 	members   *members
 	devices   deviceSet
 	array     *lsa.Array
@@ -230,7 +231,7 @@ func (s *server) startServing(context.Context) error {
 	b := &backend{server: s, stats: stats}
 	vms := &images{s.images, s, stats}
 	a := admin.New(admin.Config{
-		Array: b, Maintainer: b,
+		Array: b, Maintainer: b, Devices: b,
 		Collector: s.collector, LocalDisks: s.disks, Images: vms, ImageVMs: vms, IO: stats, Token: s.token, Logger: s.log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -92,8 +92,10 @@ func printStatus(cmd *cobra.Command, s admin.Status) error {
 
 func newDevice() *cobra.Command {
 	t := &target{}
-	cmd := group("device", "List the devices of the array")
-	cmd.Example = `  lsad device list`
+	cmd := group("device", "List, add, remove and replace the devices of the array")
+	cmd.Example = `  lsad device list
+  lsad device add /dev/sdd
+  lsad device replace dev2 /srv/lsad/dev4:4GiB`
 	t.flags(cmd)
 	cmd.AddCommand(&cobra.Command{
 		Use:   "list",
@@ -121,6 +123,7 @@ func newDevice() *cobra.Command {
 			})
 		},
 	})
+	cmd.AddCommand(newDeviceAdd(t), newDeviceRemove(t), newDeviceReplace(t))
 	return cmd
 }
 

@@ -32,6 +32,15 @@ type ScrubReport struct {
 type Work struct {
 	Rebuild Progress `json:"rebuild"` // of second copies
 	Scrub   Progress `json:"scrub"`
+	Removal Removal  `json:"removal"` // of a device
+}
+
+// Removal of a device that is under way.
+type Removal struct {
+	Running   bool  `json:"running"`
+	Slot      int   `json:"slot"`
+	DoneBytes int64 `json:"done_bytes"` // moved elsewhere
+	Bytes     int64 `json:"bytes"`      // to move in all
 }
 
 // Progress of one kind of work, or of the last run of it.

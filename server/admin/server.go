@@ -19,6 +19,7 @@ type Config struct {
 	Array      Array      // required
 	Collector  Collector  // nil: there are no /v1/gc paths
 	Maintainer Maintainer // nil: no /v1/scrub and /v1/work
+	Devices    Devices    // nil: no changes of /v1/devices
 	LocalDisks LocalDisks // nil: no /v1/ublk paths
 	Images     Images     // nil: no /v1/images paths
 	ImageVMs   ImageVMs   // nil: VMs are neither saved nor restored
@@ -72,6 +73,9 @@ func (s *Server) Handler(a Access) http.Handler {
 	}
 	if s.cfg.Maintainer != nil {
 		s.maintenanceRoutes(mux)
+	}
+	if s.cfg.Devices != nil {
+		s.deviceRoutes(mux, a.Changes)
 	}
 	if s.cfg.Images != nil {
 		s.imageRoutes(mux, a.Changes)

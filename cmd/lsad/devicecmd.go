@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os/signal"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"lsad/internal/config"
+	"lsad/server/admin"
+)
+
+func newDeviceAdd(t *target) *cobra.Command {
+	return &cobra.Command{
+		Use:   "add PATH[:SIZE]",
+		Short: "Make an empty device part of the array",
+		Long: `Make a block device, or a file, part of the array of a running server, which writes to it from then
+on. What the device held is gone; one that carries an array is refused. With SIZE a file is made.
+Second copies that are missing are rebuilt where the new device makes room for them.`,
+		Example: `  lsad device add /dev/sdd
+  lsad device add /srv/lsad/dev4:4GiB`,
+		Args: takes("PATH[:SIZE]"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.do(cmd, func(ctx context.Context, c *admin.Client) error {
+				d, err := addDevice(ctx, c, args[0])
+				if err != nil {
+					return err
+				}
+				return t.printDone(cmd, d, fmt.Sprintf("added %s in slot %d: %s, %d segments", d.Name, d.Slot, size(d.SizeBytes), d.Segments))
+			})
+		},
+	}
+}
+
+func newDeviceRemove(t *target) *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "remove DEVICE",
+		Short: "Move what a device holds to the others, and take it out of the array",
+		Long: `Move everything that a device holds to the other devices, and take it out of the array, while the
+server serves. DEVICE is a name or a slot, as lsad device list shows them. It is refused where the
+others have no room for it. Breaking the command off leaves the device in the array; what was moved
+by then stays where it is. Afterwards the device is blank and nothing uses it.`,
+		Example: `  lsad device remove dev3
+  lsad device remove 3`,
+		Args: takes("DEVICE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.do(cmd, func(ctx context.Context, c *admin.Client) error {
+				ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+				defer stop()
+				d, err := removeDevice(ctx, cmd, c, args[0], force)
+				if err != nil {
+					return err
+				}
+				return t.printDone(cmd, d, "removed "+d.Name)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "remove it even if blocks on it cannot be read and have no other copy: they are lost")
+	return cmd
+}
+
+func newDeviceReplace(t *target) *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "replace DEVICE PATH[:SIZE]",
+		Short: "Add a device, move what another holds away, and remove that",
+		Long: `Add a device and remove another, as lsad device add and lsad device remove do one after the other.
+If the second part fails or is broken off, both are in the array: remove the old one again later.`,
+		Example: `  lsad device replace /dev/sdb /dev/sdd
+  lsad device replace 2 /srv/lsad/dev4:4GiB`,
+		Args: takes("DEVICE", "PATH[:SIZE]"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.do(cmd, func(ctx context.Context, c *admin.Client) error {
+				ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+				defer stop()
+				added, err := addDevice(ctx, c, args[1])
+				if err != nil {
+					return err
+				}
+				removed, err := removeDevice(ctx, cmd, c, args[0], force)
+				if err != nil {
+					return fmt.Errorf("%s is in the array now, and %s still is: %w", added.Name, args[0], err)
+				}
+				return t.printDone(cmd, added, fmt.Sprintf("replaced %s by %s", removed.Name, added.Name))
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "as of lsad device remove")
+	return cmd
+}
+
+func addDevice(ctx context.Context, c *admin.Client, arg string) (admin.Device, error) {
+	spec, err := config.ParseDevice(arg)
+	if err != nil {
+		return admin.Device{}, err
+	}
+	path, err := filepath.Abs(spec.Path)
+	if err != nil {
+		return admin.Device{}, err
+	}
+	return c.AddDevice(ctx, admin.AddDevice{Path: path, SizeBytes: int64(spec.Size)})
+}
+
+// removeDevice shows how far it is while the server moves what the device holds.
+func removeDevice(ctx context.Context, cmd *cobra.Command, c *admin.Client, device string, force bool) (admin.Device, error) {
+	watched, cancel := context.WithCancel(ctx)
+	p := newProgress(cmd.ErrOrStderr(), "moved")
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-watched.Done():
+				return
+			case <-tick.C:
+			}
+			if w, err := c.Work(watched); err == nil && w.Removal.Running {
+				p.show(min(w.Removal.DoneBytes, w.Removal.Bytes), w.Removal.Bytes)
+			}
+		}
+	}()
+	d, err := c.RemoveDevice(ctx, device, force)
+	cancel()
+	<-ended
+	p.end()
+	return d, err
+}
