@@ -3,6 +3,7 @@ package kvmhook
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +20,14 @@ const (
 	// maxFetches is how many demanded reads are under way at once; further ones wait for one to end.
 	maxFetches = 64
 	// bite is how much is installed at once with gate held, in bytes, where pages are small.
-	bite = 64 << 10
+	bite = 256 << 10
+)
+
+var (
+	// errLater says that the kernel put an installation off.
+	errLater = errors.New("put off")
+	// errElsewhere says that there is more to do than the reader may.
+	errElsewhere = errors.New("not for the reader")
 )
 
 // fetch is a read that a fault demanded.
@@ -30,6 +38,7 @@ type fetch struct {
 	began       time.Time // the fault was read
 	asked       time.Time
 	room        []byte
+	data        []byte // the content: in room, or where the source is mapped
 }
 
 // fetchPool owns the memory of fetches, and remembers those that wait for some.
@@ -85,23 +94,43 @@ func (s *session) fetch(a at, first, last int, began time.Time) {
 		return
 	}
 	f.a, f.first, f.last, f.began = a, first, last, began
-	f.start()
+	f.start(true)
 }
 
-func (f *fetch) start() {
+// start asks for the content. The reader may go on with what is in memory already by itself, if it is the one that
+// asks: that spares the guest the wait for another thread.
+func (f *fetch) start(reader bool) {
 	f.asked = time.Now()
-	n := int64(f.last-f.first) * f.a.m.page
-	f.s.h.o.Source.Start(f.s.ctx, f.room[:n], f.a.m.imageOffset(f.first), f)
+	f.data = f.s.view(f.a.m, f.first, f.last)
+	switch {
+	case f.data == nil:
+		f.data = f.room[:int64(f.last-f.first)*f.a.m.page]
+		f.s.h.o.Source.Start(f.s.ctx, f.data, f.a.m.imageOffset(f.first), f)
+	case reader && uffd.Resident(f.data):
+		f.finish(nil, true)
+	default:
+		go f.finish(nil, false) // fetchPool.wait waits for it
+	}
 }
 
 // Done implements Completion.
-func (f *fetch) Done(err error) {
+func (f *fetch) Done(err error) { f.finish(err, false) }
+
+// finish installs what has come. reader says that the reader itself does it, which must not wait for events.
+func (f *fetch) finish(err error, reader bool) {
 	s := f.s
 	switch {
 	case err == nil:
 		s.h.stats.read.Add(int64(f.last-f.first) * f.a.m.page)
 		s.adapt(time.Since(f.asked))
-		err = f.install()
+		if err = f.install(reader); err == errElsewhere {
+			go f.finish(nil, false)
+			return
+		} else if err == errLater {
+			f.a.m.change(f.first, f.last, fetching, missing)
+			s.fd.Wake(f.a.m.address(f.first), int64(f.last-f.first)*f.a.m.page)
+			err = nil
+		}
 	case errors.Is(err, ErrLost) && f.last-f.first > 1:
 		f.alone()
 		return
@@ -124,7 +153,7 @@ func (f *fetch) alone() {
 	f.s.fd.Wake(m.address(f.first), int64(f.last-f.first)*m.page)
 	f.s.gate.RUnlock()
 	f.first, f.last = page, page+1
-	f.start()
+	f.start(false)
 }
 
 // release takes up the next one of the backlog, or rests.
@@ -143,34 +172,38 @@ func (f *fetch) release() {
 	p.mu.Unlock()
 	p.ended.Done()
 	f.a, f.first, f.last, f.began = next.a, next.first, next.last, next.began
-	f.start()
+	f.start(false)
 }
 
-// install puts the content in place, the demanded page and what follows it first.
-func (f *fetch) install() error {
-	s, m, page := f.s, f.a.m, f.a.page
-	step := max(1, int(bite/m.page))
-	near := min(page+step, f.last)
-	before, err := s.install(m, page, near, f.content(page, near))
-	s.h.stats.served(time.Since(f.began))
-	if err != nil {
-		return err
+// install puts the content in place, the demanded page and what follows it first if that is much.
+func (f *fetch) install(reader bool) error {
+	s, m := f.s, f.a.m
+	near := f.last
+	from := f.first
+	if int64(f.last-f.first)*m.page > bite {
+		from = f.a.page
+		near = min(from+max(1, int(bite/m.page)), f.last)
 	}
-	rest, err := s.install(m, near, f.last, f.content(near, f.last))
-	if err != nil {
-		return err
+	all := int64(0)
+	for i, part := range [3][2]int{{from, near}, {near, f.last}, {f.first, from}} {
+		n, err := s.install(m, part[0], part[1], f.content(part[0], part[1]), reader)
+		all += n
+		if i == 0 && err != errLater {
+			s.h.stats.served(time.Since(f.began))
+		}
+		if err != nil {
+			return err
+		}
 	}
-	front, err := s.install(m, f.first, page, f.content(f.first, page))
-	all := before + rest + front
 	one := min(all, m.page)
 	s.h.stats.demandPage.Add(one)
 	s.h.stats.around.Add(all - one)
-	return err
+	return nil
 }
 
 func (f *fetch) content(first, last int) []byte {
 	m := f.a.m
-	return f.room[int64(first-f.first)*m.page : int64(last-f.first)*m.page]
+	return f.data[int64(first-f.first)*m.page : int64(last-f.first)*m.page]
 }
 
 // adapt sizes what is fetched about a lone fault: the longer the way to the source, the more is worth taking at once.
@@ -192,7 +225,9 @@ func (s *session) adapt(took time.Duration) {
 
 // install puts content at those pages of [first, last) that are still being fetched, and returns how many bytes that
 // were. Who waits for one of them goes on.
-func (s *session) install(m *mapping, first, last int, content []byte) (installed int64, err error) {
+//
+// Where the kernel puts it off, the reader gets errLater, and others wait until the reader has taken the event.
+func (s *session) install(m *mapping, first, last int, content []byte, reader bool) (installed int64, err error) {
 	step := max(1, int(bite/m.page))
 	for page, tries := first, 0; page < last; {
 		n, next, err := s.installRun(m, page, last, step, content[int64(page-first)*m.page:])
@@ -201,8 +236,18 @@ func (s *session) install(m *mapping, first, last int, content []byte) (installe
 		switch err {
 		case nil:
 			tries = 0
+		case unix.EFAULT: // the source's mapping has no such page any more
+			if reader {
+				return installed, errElsewhere
+			}
+			if err := s.lose(at{m, page}, fmt.Errorf("%w: the source cannot be read", ErrLost)); err != nil {
+				return installed, err
+			}
 		case unix.EAGAIN, unix.ENOMEM:
 			s.h.stats.retried.Add(1)
+			if reader {
+				return installed, errLater
+			}
 			if err := s.pause(&tries); err != nil {
 				return installed, err
 			}

@@ -113,8 +113,13 @@ func (f *filler) work() {
 // one fetches and installs pages that are marked as fetching.
 func (f *filler) one(m *mapping, first, last int, room []byte) error {
 	s := f.s
-	room = room[:int64(last-first)*m.page]
-	err := s.h.o.Source.ReadAt(s.ctx, room, m.imageOffset(first))
+	var err error
+	if v := s.view(m, first, last); v != nil {
+		room = v
+	} else {
+		room = room[:int64(last-first)*m.page]
+		err = s.h.o.Source.ReadAt(s.ctx, room, m.imageOffset(first))
+	}
 	if errors.Is(err, ErrLost) {
 		return f.oneByOne(m, first, last, room, err)
 	}
@@ -122,7 +127,7 @@ func (f *filler) one(m *mapping, first, last int, room []byte) error {
 		return err
 	}
 	s.h.stats.read.Add(int64(len(room)))
-	n, err := s.install(m, first, last, room)
+	n, err := s.install(m, first, last, room, false)
 	s.h.stats.filled.Add(n)
 	return err
 }

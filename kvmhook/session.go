@@ -34,6 +34,7 @@ type session struct {
 	fail context.CancelCauseFunc
 	wake int // eventfd that ends the reader's wait
 
+	mapped  []byte // the image, where the source is mapped
 	fetches fetchPool
 	base    atomic.Int64 // bytes to fetch around a lone fault
 	filled  atomic.Bool  // the fill has come to its end
@@ -53,6 +54,9 @@ type at struct {
 
 func newSession(h *Hook, fd *uffd.FD, regions []Region) *session {
 	s := &session{h: h, fd: fd, began: time.Now(), wake: -1}
+	if m, ok := h.o.Source.(Mapped); ok {
+		s.mapped = m.Bytes()
+	}
 	maps := make([]*mapping, 0, len(regions))
 	for _, r := range regions {
 		m := newMapping(r, h.zeros)

@@ -66,23 +66,15 @@ func (s *Service) fork(ctx context.Context, image, hidden, name string, m *Manif
 	if err != nil {
 		return err
 	}
-	if err := s.cloneAll(ctx, m.Volumes); err != nil {
-		return err
+	for _, ref := range m.Volumes {
+		if err := s.store.Clone(ctx, ref.Name, ref.Snapshot, ref.Clone); err != nil {
+			return fmt.Errorf("clone of volume %q: %w", ref.Name, err)
+		}
 	}
 	if a.Manifest, err = m.encode(); err != nil {
 		return err
 	}
 	return s.publish(ctx, hidden, name, a, false)
-}
-
-// cloneAll makes the clones that refs name.
-func (s *Service) cloneAll(ctx context.Context, refs []VolumeRef) error {
-	for _, ref := range refs {
-		if err := s.store.Clone(ctx, ref.Name, ref.Snapshot, ref.Clone); err != nil {
-			return fmt.Errorf("clone of volume %q: %w", ref.Name, err)
-		}
-	}
-	return nil
 }
 
 // publish makes an image or a fork of a staging volume, in one step.
@@ -97,28 +89,4 @@ func (s *Service) publish(ctx context.Context, hidden, name string, a *attribute
 // imageAttributes are those of an image with a manifest and nothing else.
 func imageAttributes(manifest json.RawMessage) *attributes {
 	return &attributes{Kind: kindImage, Manifest: manifest}
-}
-
-// CloneVolumes makes clones PREFIX-VOLUME of the volumes of an image, for a VM that is restored from it, and
-// returns their names. All or none are made.
-func (s *Service) CloneVolumes(ctx context.Context, image, prefix string) ([]string, error) {
-	info, err := s.Get(image)
-	if err != nil {
-		return nil, err
-	}
-	refs := clonesFor(prefix, info.Manifest.Volumes)
-	since := time.Now().UTC()
-	var made []string
-	for i, ref := range refs {
-		if err := s.cloneAll(ctx, refs[i:i+1]); err != nil {
-			for _, ref := range refs[:i] {
-				if e := s.deleteRef(context.WithoutCancel(ctx), ref, staging{Image: image, Since: since}); e != nil {
-					s.log.Error("a clone that is not needed could not be deleted", "volume", ref.Clone, "error", e)
-				}
-			}
-			return nil, fmt.Errorf("image %q: %w", image, err)
-		}
-		made = append(made, ref.Clone)
-	}
-	return made, nil
 }

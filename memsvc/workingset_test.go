@@ -53,6 +53,7 @@ func TestLargeWorkingSet(t *testing.T) {
 	if err != nil || stored.Count < 5000 || stored.Count >= n || len(stored.Order) > maxOrder || len(stored.Order) < maxOrder*9/10 {
 		t.Fatalf("%d chunks in %d bytes: %v", stored.Count, len(stored.Order), err)
 	}
+	t.Logf("%d chunks fit", stored.Count)
 	got, err := stored.load(65536 * PageSize)
 	if err != nil || !slices.Equal(got.Chunks, w.Chunks[:stored.Count]) {
 		t.Errorf("unpacked %v", err)

@@ -20,6 +20,7 @@ import (
 	"lsad/internal/config"
 	"lsad/internal/nbdclient"
 	"lsad/kvmhook"
+	"lsad/kvmhook/filesource"
 	"lsad/kvmhook/nbdsource"
 	"lsad/server/admin"
 )
@@ -46,13 +47,15 @@ userfaultfd: Firecracker with a memory backend of type Uffd, or a VMM that speak
 guest runs at once; what it touches is fetched, and the rest follows in the background.
 
 The image is one of a server on this machine, or comes from any NBD server, over
-nbd://HOST/EXPORT, nbds://HOST/EXPORT?tls-certificates=DIR or nbd+unix:///EXPORT?socket=PATH.
+nbd://HOST/EXPORT, nbds://HOST/EXPORT?tls-certificates=DIR or nbd+unix:///EXPORT?socket=PATH, or is
+a raw file, file:PATH, such as the VMM's own snapshot.
 
 It serves one VM and ends when the VM does. It must not end before: the guest would stop at the next
 page that it touches, and nobody else can go on serving it.`,
 		Example: `  lsad hook --socket /run/vm1.sock --image vm1
   lsad hook --socket /run/vm1.sock --image nbds://host2/vm1?tls-certificates=/etc/lsad/pki --source-timeout 10m
   lsad hook --socket /run/vm1.sock --image vm1 --record
+  lsad hook --socket /run/vm1.sock --image file:/srv/snapshots/vm1.mem
   lsad hook status --socket /run/vm1.sock`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return k.run(cmd) },
@@ -60,7 +63,7 @@ page that it touches, and nobody else can go on serving it.`,
 	k.flags(cmd)
 	cmd.PersistentFlags().StringVar(&k.socket, "socket", "", "unix socket for the VMM, at `PATH`; its status is served at PATH"+hookStatusSuffix)
 	f := cmd.Flags()
-	f.StringVar(&k.image, "image", "", "`NAME` of an image of the server on this machine, or an NBD URI")
+	f.StringVar(&k.image, "image", "", "`NAME` of an image of the server on this machine, an NBD URI, or file:PATH")
 	f.BoolVar(&k.noFill, "no-fill", false, "fetch only what the guest touches, and nothing in the background")
 	f.BoolVar(&k.record, "record", false, "record in which order the guest touches its memory; later restores fetch in that order. Implies --no-fill")
 	f.StringVar(&k.order, "working-set", "", "read that order from `FILE`, or with --record write it there, instead of the image's entry on the server")
@@ -82,11 +85,27 @@ func (k *hook) check() error {
 		return config.Usagef("--connections %d: must be 1 to 64", k.connections)
 	case k.timeout < 0:
 		return config.Usagef("--source-timeout %v: must not be negative", k.timeout)
-	case k.record && k.order == "" && nbdclient.IsURI(k.image):
-		return config.Usagef("--record with an NBD URI needs --working-set FILE: an NBD server keeps no such record")
+	case k.record && k.order == "" && !k.named():
+		return config.Usagef("--record needs --working-set FILE here: only an image of a server has an entry to record in")
 	}
 	_, err := config.ParseAddr("unix:" + k.socket + hookStatusSuffix)
 	return err
+}
+
+// filePrefix marks an image that is a file.
+const filePrefix = "file:"
+
+// named says whether the image is one of a server's, by name.
+func (k *hook) named() bool {
+	return !nbdclient.IsURI(k.image) && !strings.HasPrefix(k.image, filePrefix)
+}
+
+// hookSource is where the image comes from.
+type hookSource struct {
+	kvmhook.Source
+	stop   func()
+	close  func() error
+	status func() kvmhook.SourceStatus
 }
 
 func (k *hook) run(cmd *cobra.Command) error {
@@ -104,18 +123,15 @@ func (k *hook) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	defer src.Close()
-	stop := context.AfterFunc(ctx, src.Stop)
+	defer src.close()
+	stop := context.AfterFunc(ctx, src.stop)
 	defer stop()
 	set, err := k.workingSet(cmd)
 	if err != nil {
 		return err
 	}
 	h, err := kvmhook.New(ctx, kvmhook.Options{
-		Source: src, SourceStatus: func() kvmhook.SourceStatus {
-			return kvmhook.SourceStatus{Name: k.image, OutageSeconds: src.Outage().Seconds(), Reconnects: src.Reconnects()}
-		},
-		Logger: log, NoFill: k.noFill, WorkingSet: set, Record: k.record,
+		Source: src.Source, SourceStatus: src.status, Logger: log, NoFill: k.noFill, WorkingSet: set, Record: k.record,
 	})
 	if err != nil {
 		return err
@@ -170,17 +186,33 @@ func describeEnd(ctx context.Context, st kvmhook.Status, err error) error {
 }
 
 // open connects to the source.
-func (k *hook) open(cmd *cobra.Command, log *slog.Logger) (*nbdsource.Source, error) {
+func (k *hook) open(cmd *cobra.Command, log *slog.Logger) (*hookSource, error) {
+	if path, ok := strings.CutPrefix(k.image, filePrefix); ok {
+		f, err := filesource.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		return &hookSource{Source: f, stop: func() {}, close: f.Close, status: func() kvmhook.SourceStatus {
+			return kvmhook.SourceStatus{Name: k.image}
+		}}, nil
+	}
 	var to nbdclient.Target
 	var err error
-	if nbdclient.IsURI(k.image) {
-		if to, err = nbdclient.ParseURI(k.image); err != nil {
-			return nil, config.Usagef("%v", err)
-		}
-	} else if to, err = k.local(cmd); err != nil {
+	if k.named() {
+		to, err = k.local(cmd)
+	} else if to, err = nbdclient.ParseURI(k.image); err != nil {
+		err = config.Usagef("%v", err)
+	}
+	if err != nil {
 		return nil, err
 	}
-	return nbdsource.Open(cmd.Context(), to, nbdsource.Options{Connections: k.connections, Timeout: k.timeout, Logger: log})
+	n, err := nbdsource.Open(cmd.Context(), to, nbdsource.Options{Connections: k.connections, Timeout: k.timeout, Logger: log})
+	if err != nil {
+		return nil, err
+	}
+	return &hookSource{Source: n, stop: n.Stop, close: n.Close, status: func() kvmhook.SourceStatus {
+		return kvmhook.SourceStatus{Name: k.image, OutageSeconds: n.Outage().Seconds(), Reconnects: n.Reconnects()}
+	}}, nil
 }
 
 // local is where the server on this machine exports the image.
@@ -222,7 +254,7 @@ func (k *hook) workingSet(cmd *cobra.Command) (*kvmhook.WorkingSet, error) {
 			return nil, fmt.Errorf("working set %s: %w", k.order, err)
 		}
 		return set, nil
-	case nbdclient.IsURI(k.image):
+	case !k.named():
 		return nil, nil
 	}
 	var set *kvmhook.WorkingSet

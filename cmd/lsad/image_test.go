@@ -373,14 +373,17 @@ func TestBadImports(t *testing.T) {
 	p.stop()
 }
 
-// TestImageMemoryPage parses each lsad command line of docs/MEMORY.md that is about images.
-func TestImageMemoryPage(t *testing.T) {
-	text, err := os.ReadFile("../../docs/MEMORY.md")
+// TestMemoryPage parses each lsad command line of docs/MEMORY.md, runs the block that the page says is tested, and
+// looks for the metrics that it names.
+func TestMemoryPage(t *testing.T) {
+	needTool(t, "nbdinfo", "nbdcopy", "cmp")
+	raw, err := os.ReadFile("../../docs/MEMORY.md")
 	if err != nil {
 		t.Fatal(err)
 	}
+	text := string(raw)
 	found := 0
-	for _, m := range regexp.MustCompile("(?m)^    (lsad (?:image|volume) .*)$").FindAllStringSubmatch(string(text), -1) {
+	for _, m := range regexp.MustCompile("(?m)^    (lsad .*)$").FindAllStringSubmatch(text, -1) {
 		command, _, _ := strings.Cut(m[1], " | ")
 		checkExample(t, strings.Fields(command)[1:])
 		found++
@@ -388,4 +391,24 @@ func TestImageMemoryPage(t *testing.T) {
 	if found < 8 {
 		t.Errorf("only %d commands found", found)
 	}
+	_, block, _ := strings.Cut(text, "<!-- tested: image -->\n```sh\n")
+	block, _, ok := strings.Cut(block, "```")
+	if !ok {
+		t.Fatal("there is no tested block")
+	}
+	dir := t.TempDir()
+	p := serveIn(t, dir, small...)
+	out := mustSh(t, dir, "PATH='"+filepath.Dir(lsadBinary)+"':$PATH\nset -e\n"+block)
+	for _, want := range []string{"web2-vol0", "100%", "shared with the parent", "hole,zero"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the block printed no %q:\n%s", want, out)
+		}
+	}
+	body := get(t, "http://"+p.status().Listen.HTTP[0]+"/metrics")
+	for _, name := range regexp.MustCompile(`lsad_image[a-z_]+`).FindAllString(text, -1) {
+		if !strings.Contains(body, "\n# HELP "+name+" ") {
+			t.Errorf("there is no metric %s", name)
+		}
+	}
+	p.stop()
 }

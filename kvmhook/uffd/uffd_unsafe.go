@@ -111,3 +111,22 @@ func outcome(done, want int64, err error) (int64, error) {
 	}
 	return done, err
 }
+
+// Resident says whether all of mem, a mapping, is in memory: touching it waits for no disk.
+func Resident(mem []byte) bool {
+	const page = 4096
+	var pages [256]byte
+	start := Address(mem) &^ (page - 1)
+	for end := Address(mem) + uint64(len(mem)); start < end; start += page * uint64(len(pages)) {
+		n := min(end-start, page*uint64(len(pages)))
+		if _, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(start), uintptr(n), uintptr(unsafe.Pointer(&pages))); errno != 0 {
+			return false
+		}
+		for _, p := range pages[:(n+page-1)/page] {
+			if p&1 == 0 {
+				return false
+			}
+		}
+	}
+	return true
+}

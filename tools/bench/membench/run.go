@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"lsad/internal/nbdclient"
 	"lsad/kvmhook"
+	"lsad/kvmhook/filesource"
 	"lsad/kvmhook/nbdsource"
 	"lsad/kvmhook/vmmtest"
 )
@@ -47,15 +49,27 @@ func (b *bare) status() kvmhook.Status { return kvmhook.Status{} }
 
 // hooked is the hook in this process.
 type hooked struct {
-	opts   kvmhook.Options
-	src    *nbdsource.Source
+	src    closer
 	hook   *kvmhook.Hook
 	cancel context.CancelFunc
 	done   chan error
 }
 
-func newHooked(ctx context.Context, target nbdclient.Target, o kvmhook.Options) (*hooked, error) {
-	src, err := nbdsource.Open(ctx, target, nbdsource.Options{})
+// closer is a source that can be closed.
+type closer interface {
+	kvmhook.Source
+	io.Closer
+}
+
+// newHooked has the image from the file, or over NBD.
+func (s *Setup) newHooked(ctx context.Context, file bool, o kvmhook.Options) (*hooked, error) {
+	var src closer
+	var err error
+	if file {
+		src, err = filesource.Open(s.File)
+	} else {
+		src, err = nbdsource.Open(ctx, s.Target, nbdsource.Options{})
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +78,7 @@ func newHooked(ctx context.Context, target nbdclient.Target, o kvmhook.Options) 
 	if err != nil {
 		return nil, errors.Join(err, src.Close())
 	}
-	return &hooked{opts: o, src: src, hook: h, done: make(chan error, 1)}, nil
+	return &hooked{src: src, hook: h, done: make(chan error, 1)}, nil
 }
 
 func (h *hooked) serve(l *net.UnixListener) error {
@@ -137,6 +151,12 @@ func (s *Setup) mapFile() ([]byte, error) {
 	return unix.Mmap(int(f.Fd()), 0, int(s.Size), unix.PROT_READ, unix.MAP_SHARED|unix.MAP_POPULATE)
 }
 
+// sources of the same content.
+var sources = []struct {
+	name string
+	file bool
+}{{"mapped file", true}, {"image over NBD", false}}
+
 // Faults measures the service of single faults: touches of 4 KiB pages at random, without a background fill.
 func (s *Setup) Faults(ctx context.Context, touches int, seed uint64) ([]Result, error) {
 	file, err := s.mapFile()
@@ -147,13 +167,17 @@ func (s *Setup) Faults(ctx context.Context, touches int, seed uint64) ([]Result,
 	o := vmmtest.Order{Op: vmmtest.OpMeasure, Last: int(s.Size / vmmtest.SmallPage), Seed: seed, Some: touches}
 	least := s.run(&bare{file: file, chunk: vmmtest.SmallPage}, vmmtest.SmallPage, o)
 	least.Name = "bare handler, mapped file"
-	hook, err := newHooked(ctx, s.Target, kvmhook.Options{NoFill: true})
-	if err != nil {
-		return nil, err
+	all := []Result{least}
+	for _, from := range sources {
+		hook, err := s.newHooked(ctx, from.file, kvmhook.Options{NoFill: true})
+		if err != nil {
+			return nil, err
+		}
+		r := s.run(hook, vmmtest.SmallPage, o)
+		r.Name = "hook, " + from.name
+		all = append(all, r)
 	}
-	ours := s.run(hook, vmmtest.SmallPage, o)
-	ours.Name = "hook, image over NBD"
-	return []Result{least, ours}, nil
+	return all, nil
 }
 
 // Sweep measures touching every page in order.
@@ -180,15 +204,17 @@ func (s *Setup) Sweep(ctx context.Context) ([]Result, error) {
 		page int64
 		opts kvmhook.Options
 	}{
-		{"hook, fill", vmmtest.SmallPage, kvmhook.Options{}},
-		{"hook, no fill", vmmtest.SmallPage, kvmhook.Options{NoFill: true}},
-		{"hook, fill, 2 MiB pages", vmmtest.HugePage, kvmhook.Options{}},
+		{"fill", vmmtest.SmallPage, kvmhook.Options{}},
+		{"no fill", vmmtest.SmallPage, kvmhook.Options{NoFill: true}},
+		{"fill, 2 MiB pages", vmmtest.HugePage, kvmhook.Options{}},
 	} {
-		hook, err := newHooked(ctx, s.Target, o.opts)
-		if err != nil {
-			return nil, err
+		for _, from := range sources {
+			hook, err := s.newHooked(ctx, from.file, o.opts)
+			if err != nil {
+				return nil, err
+			}
+			add("hook, "+from.name+", "+o.name, o.page, hook)
 		}
-		add(o.name, o.page, hook)
 	}
 	return all, nil
 }
@@ -211,7 +237,7 @@ func (s *Setup) Restores(ctx context.Context, part float64, pace time.Duration) 
 		{"fill, no working set", func() kvmhook.Options { return kvmhook.Options{} }},
 		{"fill, working set", func() kvmhook.Options { return kvmhook.Options{WorkingSet: set} }},
 	} {
-		hook, err := newHooked(ctx, s.Target, step.opts())
+		hook, err := s.newHooked(ctx, false, step.opts())
 		if err != nil {
 			return nil, err
 		}
@@ -228,10 +254,10 @@ func (s *Setup) Restores(ctx context.Context, part float64, pace time.Duration) 
 // Line of a report.
 func (r Result) Line() string {
 	if r.Err != nil {
-		return fmt.Sprintf("%-34s %v", r.Name, r.Err)
+		return fmt.Sprintf("%-40s %v", r.Name, r.Err)
 	}
 	us := func(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d.Nanoseconds())/1e3) }
 	st := r.Status
-	return fmt.Sprintf("%-34s %9.1f ms  p50 %7s us  p99 %8s us  faults %7d, fetched %6d, under way %6d", r.Name,
+	return fmt.Sprintf("%-40s %9.1f ms  p50 %7s us  p99 %8s us  faults %7d, fetched %6d, under way %6d", r.Name,
 		r.Answer.Total.Seconds()*1e3, us(r.Answer.Median), us(r.Answer.Tail), st.Faults, st.FetchedFaults, st.WaitedFaults)
 }

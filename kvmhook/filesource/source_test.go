@@ -1,0 +1,180 @@
+package filesource
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"lsad/kvmhook"
+	"lsad/kvmhook/uffd"
+	"lsad/kvmhook/vmmtest"
+)
+
+const (
+	page     = 4096
+	pages    = 4096
+	patience = 30 * time.Second
+)
+
+func TestMain(m *testing.M) {
+	vmmtest.Main()
+	os.Exit(m.Run())
+}
+
+// memory writes a sparse file: of 64 pages, the first 32 are a hole.
+func memory(t *testing.T) (path string, data []byte) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "memory")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	data = make([]byte, pages*page)
+	if err := f.Truncate(int64(len(data))); err != nil {
+		t.Fatal(err)
+	}
+	noise := rand.NewChaCha8([32]byte{1})
+	for i := 32; i < pages; i += 64 {
+		part := data[i*page : (i+32)*page]
+		noise.Read(part)
+		if _, err := f.WriteAt(part, int64(i)*page); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return path, data
+}
+
+func open(t *testing.T, path string) *Source {
+	t.Helper()
+	s, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func TestZeros(t *testing.T) {
+	path, data := memory(t)
+	s := open(t, path)
+	zeros := int64(0)
+	if err := s.Zeros(t.Context(), func(off, n int64) {
+		zeros += n
+		if len(bytes.Trim(data[off:off+n], "\x00")) > 0 {
+			t.Errorf("%d bytes at %d are no zeros", n, off)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if zeros != int64(len(data))/2 {
+		t.Skipf("this file system told %d bytes as holes, where %d were left out", zeros, len(data)/2)
+	}
+}
+
+func TestRefuses(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{empty, "/dev/zero", t.TempDir(), empty + ".not"} {
+		if s, err := Open(path); !errors.Is(err, kvmhook.ErrSource) {
+			t.Errorf("%s: %v, %v", path, s, err)
+		}
+	}
+}
+
+// hooked is a VMM whose memory comes from the file.
+func hooked(t *testing.T, s *Source, noFill bool) *vmmtest.Process {
+	t.Helper()
+	fd, err := uffd.Open(uffd.FeatureEventRemove)
+	if err != nil {
+		t.Skipf("no userfaultfd here (it needs root, or the sysctl vm.unprivileged_userfaultfd): %v", err)
+	}
+	fd.Close()
+	h, err := kvmhook.New(t.Context(), kvmhook.Options{Source: s, NoFill: noFill})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "hook")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- h.Serve(context.Background(), l) }()
+	v, err := vmmtest.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		v.Kill()
+		if err := <-ended; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	if _, err := v.Do(vmmtest.Order{Op: vmmtest.OpMap, Socket: path, Version: 3, Regions: []vmmtest.Region{{Size: pages * page, Page: page}}}, patience); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// Many threads touch everything, while parts of it are removed.
+func TestServe(t *testing.T) {
+	for _, noFill := range []bool{true, false} {
+		path, data := memory(t)
+		v := hooked(t, open(t, path), noFill)
+		touch := vmmtest.Order{Op: vmmtest.OpTouch, Last: pages, Threads: 6, Stride: 33}
+		first, err := v.Begin(touch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		removed := func(i int) bool { return i/16%8 == 3 }
+		for i := 48; i < pages; i += 128 {
+			if _, err := v.Do(vmmtest.Order{Op: vmmtest.OpRemove, First: i, Last: i + 16}, patience); err != nil {
+				t.Fatal(err)
+			}
+		}
+		zero := vmmtest.Hash(make([]byte, page))
+		check := func(a vmmtest.Answer, err error, late bool) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, h := range a.Hashes {
+				want := vmmtest.Hash(data[i*page : (i+1)*page])
+				if removed(i) && (late || h == zero) {
+					want = zero
+				}
+				if h != want {
+					t.Fatalf("page %d: wrong content", i)
+				}
+			}
+		}
+		a, err := v.Await(first, patience)
+		check(a, err, false)
+		a, err = v.Do(touch, patience)
+		check(a, err, true)
+	}
+}
+
+// A file that is cut short loses its content: a memory error for the guest, none for the server.
+func TestCutShort(t *testing.T) {
+	path, _ := memory(t)
+	v := hooked(t, open(t, path), true)
+	if err := os.Truncate(path, 40*page); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Do(vmmtest.Order{Op: vmmtest.OpTouch, First: 32, Last: 36}, patience); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Do(vmmtest.Order{Op: vmmtest.OpTouch, First: 100, Last: 101}, patience); !errors.Is(err, vmmtest.ErrEnded) {
+		t.Errorf("a lost page was answered: %v", err)
+	}
+}
