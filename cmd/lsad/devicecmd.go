@@ -95,7 +95,7 @@ If the second part fails or is broken off, both are in the array: remove the old
 }
 
 func addDevice(ctx context.Context, c *admin.Client, arg string) (admin.Device, error) {
-	spec, err := config.ParseDevice(arg)
+	spec, err := config.ParseDeviceSpec(arg)
 	if err != nil {
 		return admin.Device{}, err
 	}
@@ -131,4 +131,13 @@ func removeDevice(ctx context.Context, cmd *cobra.Command, c *admin.Client, devi
 	<-ended
 	p.end()
 	return d, err
+}
+
+// printDone says what was done, in words or, for programs, as what it concerned.
+func (t *target) printDone(cmd *cobra.Command, v any, words string) error {
+	if t.json {
+		return printJSON(cmd, v)
+	}
+	_, err := fmt.Fprintln(cmd.OutOrStdout(), words)
+	return err
 }
