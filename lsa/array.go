@@ -66,6 +66,7 @@ type Array struct {
 	broken     atomic.Pointer[error]
 	pressure   atomic.Int64 // see space.go
 	counters   counters
+	waits      waits // of writers, see stalls.go
 	lastLayer  *layerCount
 	layerSizes map[uint64]*layerCount // guarded by commit.mu
 

@@ -48,6 +48,7 @@ func (a *Array) waitForRoom(b *batch) (to [2]*device, err error) {
 	if err := a.admit(b); err != nil {
 		return to, err
 	}
+	var waited time.Time // since when it waits for room
 	for begin := time.Now(); ; {
 		if a.append.closed {
 			return to, fmt.Errorf("write: array %w", ErrClosed)
@@ -59,7 +60,13 @@ func (a *Array) waitForRoom(b *batch) (to [2]*device, err error) {
 		if queued < queueLength {
 			a.append.unsynced = false
 			if to = a.pickDevices(b, need); to[0] != nil {
+				if !waited.IsZero() && b.class == classUser {
+					a.waits.note(WaitRoom, waited)
+				}
 				return to, nil
+			}
+			if waited.IsZero() {
+				waited = time.Now()
 			}
 			if a.append.unsynced {
 				kick(a.work.sync)
@@ -287,17 +294,24 @@ func (a *Array) updatePressure() {
 // slow makes a writer of so many bytes wait its share while room is short, or
 // while the map has more dirty pages than a checkpoint can keep up with.
 func (a *Array) slow(bytes int) {
-	if p := a.pressure.Load(); p > 0 {
+	if p := a.pressure.Load(); p > 0 && bytes > 0 {
+		begin := time.Now()
 		time.Sleep(time.Duration(p * int64(bytes) >> 20))
+		a.waits.note(WaitPace, begin)
 	}
 	st := a.blocks.Pressure()
 	if st < 1 {
 		return
 	}
 	kick(a.work.checkpoint)
+	if a.blocks.Pressure() < 2 {
+		return
+	}
+	begin := time.Now()
 	for i := 0; i < 1000 && a.blocks.Pressure() >= 2; i++ {
 		time.Sleep(time.Millisecond)
 	}
+	a.waits.note(WaitMap, begin)
 }
 
 // window is how many segments of a device are ready or prepared between two

@@ -185,7 +185,7 @@ func owners(out io.Writer, bar *bar) func(qemu.Progress) {
 
 func (t *target) printMigrated(cmd *cobra.Command, r qemu.Migrated) error {
 	if t.json {
-		return printJSON(cmd, r)
+		return printJSON(cmd, migratedOf(r))
 	}
 	out := newTable(cmd.OutOrStdout())
 	out.row("The VM:", "is at the "+string(r.Owner)+", which has all of its memory; QEMU can be ended here (quit)")
@@ -202,4 +202,20 @@ func (t *target) printMigrated(cmd *cobra.Command, r qemu.Migrated) error {
 	out.row("Asked for:", fmt.Sprintf("%d times", r.Demanded))
 	out.row("Connection lost:", fmt.Sprintf("%d times", r.Losses))
 	return out.flush()
+}
+
+// migrated is the JSON of a migration.
+type migrated struct {
+	admin.Restored
+	DownSeconds float64 `json:"down_seconds"` // that the VM stood still; 0 if it is not known
+	FreePages   int64   `json:"free_pages"`   // in the guest
+	FreeProblem string  `json:"free_problem,omitempty"`
+}
+
+func migratedOf(r qemu.Migrated) migrated {
+	m := migrated{Restored: restoredOf(r.Progress), DownSeconds: r.Down.Seconds(), FreePages: r.Elided}
+	if r.ElideError != nil {
+		m.FreeProblem = r.ElideError.Error()
+	}
+	return m
 }

@@ -170,10 +170,14 @@ func (i *images) RestoreImage(ctx context.Context, name string, q admin.RestoreI
 		return admin.Restored{}, coded(err)
 	}
 	i.server.log.Info("restored a VM from image "+name, "to", q.To, "to_run", p.ToRun, "took", p.Took, "data_pages", p.DataPages, "zero_pages", p.ZeroPages, "losses", p.Losses)
+	return restoredOf(p), nil
+}
+
+func restoredOf(p qemu.Progress) admin.Restored {
 	return admin.Restored{
 		Owner: string(p.Owner), DataPages: p.DataPages, ZeroPages: p.ZeroPages, SentBytes: p.Bytes, Demanded: p.Demanded,
 		Losses: p.Losses, ToRunSeconds: p.ToRun.Seconds(), TookSeconds: p.Took.Seconds(),
-	}, nil
+	}
 }
 
 // whereIs tells who has the VM after a failure, and what to do.

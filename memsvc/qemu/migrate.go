@@ -43,11 +43,11 @@ type Migrated struct {
 	Progress
 	// Down is the time from the VM's stop at the source to the destination's word that it has what it needs to
 	// run, if the clock of the source is this machine's. 0 if it is not known.
-	Down time.Duration `json:"down_ns"`
+	Down time.Duration
 	// Elided is the number of pages that were free in the guest, whether or not they were sent before that was known.
-	Elided int64 `json:"elided_pages"`
+	Elided int64
 	// ElideError says why free pages were not left out, or not all of them.
-	ElideError error `json:"-"`
+	ElideError error
 }
 
 // Migrate moves a running VM whose RAM is a shared file, by post-copy: its QEMU hands over the device state and stays

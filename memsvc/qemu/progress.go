@@ -26,18 +26,18 @@ const (
 
 // Progress of a restore or a migration.
 type Progress struct {
-	Phase Phase `json:"phase"`
-	Owner Owner `json:"owner"`
+	Phase Phase
+	Owner Owner
 
-	TotalPages int64 `json:"total_pages"`
-	SentPages  int64 `json:"sent_pages"` // that the destination has or is being sent
-	DataPages  int64 `json:"data_pages"` // sent with data, lost ones included
-	ZeroPages  int64 `json:"zero_pages"` // sent as zeros
-	Bytes      int64 `json:"bytes"`      // of the stream
-	Demanded   int64 `json:"demanded"`   // requests for pages
-	Losses     int   `json:"losses"`     // of the connection
+	TotalPages int64
+	SentPages  int64 // that the destination has or is being sent
+	DataPages  int64 // sent with data, lost ones included
+	ZeroPages  int64 // sent as zeros
+	Bytes      int64 // of the stream
+	Demanded   int64 // requests for pages
+	Losses     int   // of the connection
 
 	// ToRun is the time from the beginning to the destination's word that it has everything that it needs to run.
-	ToRun time.Duration `json:"to_run_ns"`
-	Took  time.Duration `json:"took_ns"`
+	ToRun time.Duration
+	Took  time.Duration
 }

@@ -44,6 +44,8 @@ var (
 
 	descLog = desc("log_bytes_total", "Bytes appended to the log: for clients, by garbage collection, headers and padding.", "kind")
 
+	descWaits = desc("write_wait_seconds", "Waits of writers inside the array: for room that collection makes, slowed since room is short (pace), for the map's checkpoint.", "cause")
+
 	descRecovery     = desc("recovery_seconds", "How long opening the array took at the last start.")
 	descRecoveryLog  = desc("recovery_log_bytes", "Bytes of log that the last start scanned.")
 	descRecoveryRecs = desc("recovery_records", "Records that the last start replayed.")
@@ -97,6 +99,9 @@ func (e *exporter) Collect(ch chan<- prometheus.Metric) {
 func (m emitter) scalars(s *Status, c Counters) {
 	for kind, v := range map[string]uint64{"user": c.UserBytes, "collected": c.CollectedBytes, "overhead": c.OverheadBytes} {
 		m.counter(descLog, float64(v), kind)
+	}
+	for _, w := range c.WriteWaits {
+		m <- prometheus.MustNewConstHistogram(descWaits, w.Count, w.Seconds, w.Cumulative, w.Cause)
 	}
 	for _, x := range []struct {
 		name, help string

@@ -207,4 +207,14 @@ type Counters struct {
 	NBDBadHandshakes uint64
 	NBDStalled       uint64
 	NBDBufferBytes   int64 // in use now
+
+	WriteWaits []WriteWait
+}
+
+// WriteWait is how long writers had to wait for one cause that is not the devices.
+type WriteWait struct {
+	Cause      string // room, pace, map
+	Count      uint64
+	Seconds    float64
+	Cumulative map[float64]uint64 // waits of at most so many seconds
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -34,8 +33,8 @@ func newMem() *cobra.Command {
 		Short: "Save a VM's memory with lsad, with QEMU's own migration and with cp",
 		Long: `Boots a guest under QEMU whose RAM is a file in memory, has it use some and free more, stops it, and imports its
 memory into lsad, with and without its free pages, taking turns with cp of the same file. Then QEMU itself saves the
-same guest into a file. All files but the RAM are in one directory. Needs as much memory as the guest has, and root
-or a writable /dev/shm.`,
+same guest into a file, and into lsad, from where it is restored, by demand alone and with the rest in the background.
+All files but the RAM are in one directory. Needs twice as much memory as the guest has, in /dev/shm.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return t.run(cmd.Context(), cmd.OutOrStdout()) },
 	}
@@ -65,7 +64,15 @@ func (t *memTest) run(ctx context.Context, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	vm, err := t.boot(ctx, b, filepath.Join(memory, "ram"))
+	kit, err := memguest.Make(ctx, b.dir)
+	if err != nil {
+		return err
+	}
+	const mib = int(config.MiB)
+	options := memguest.Options{
+		MemoryMiB: int(t.ram) / mib, UsedMiB: int(t.used) / mib, FreedMiB: int(t.freed) / mib, RAMFile: filepath.Join(memory, "ram"),
+	}
+	vm, err := bootAndStop(ctx, kit, options)
 	if err != nil {
 		return err
 	}
@@ -75,20 +82,16 @@ func (t *memTest) run(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.proc.stop()) }()
-	saves := &saving{b: b, s: s, vm: vm, ram: filepath.Join(memory, "ram"), out: out}
-	return saves.all(ctx, t.rounds)
+	saves := &saving{b: b, s: s, vm: vm, ram: options.RAMFile, out: out}
+	if err := saves.all(ctx, t.rounds); err != nil {
+		return err
+	}
+	return (&restoring{saving: saves, kit: kit, options: options, dir: memory}).all(ctx)
 }
 
-// boot starts the guest, waits until it has used and freed its memory and checked what it kept, and stops it.
-func (t *memTest) boot(ctx context.Context, b *bench, ram string) (*memguest.VM, error) {
-	kit, err := memguest.Make(ctx, b.dir)
-	if err != nil {
-		return nil, err
-	}
-	const mib = int(config.MiB)
-	vm, err := kit.Start(ctx, memguest.Options{
-		MemoryMiB: int(t.ram) / mib, UsedMiB: int(t.used) / mib, FreedMiB: int(t.freed) / mib, RAMFile: ram,
-	})
+// bootAndStop starts the guest, waits until it has used and freed its memory and checked what it kept, and stops it.
+func bootAndStop(ctx context.Context, kit *memguest.Kit, o memguest.Options) (*memguest.VM, error) {
+	vm, err := kit.Start(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -215,14 +218,13 @@ func (m *saving) forget(ctx context.Context) error {
 	return m.s.admin().DeleteImage(ctx, imageName)
 }
 
+// migrationFile is what QEMU saves the guest into.
+const migrationFile = "migration"
+
 // migrate has QEMU save the guest.
 func (m *saving) migrate(ctx context.Context) (int64, error) {
-	file := m.b.path("migration")
-	cat, err := exec.LookPath("cat")
-	if err != nil {
-		return 0, err
-	}
-	if err := m.vm.Migrate(ctx, "exec:"+cat+" > "+file); err != nil {
+	file := m.b.path(migrationFile)
+	if err := m.vm.Migrate(ctx, "exec:cat > "+file); err != nil {
 		return 0, err
 	}
 	if err := awaitMigration(ctx, m.vm.QMP); err != nil {
@@ -265,18 +267,20 @@ func (m *saving) print(size int64, image *admin.Image, all []saved) {
 		fmt.Fprintf(m.out, "%-30s  %8.2f  %8.0f  %14.1f  %8.3f\n",
 			w.name, seconds, float64(size)/mib/seconds, float64(w.bytes)/mib, float64(w.bytes)/inUse)
 	}
-	verdict := func(what string, value, limit float64, ok bool) {
-		word := "met"
-		if !ok {
-			word = "not met"
-		}
-		fmt.Fprintf(m.out, "%s %.2fx; limit %.2fx: %s\n", what, value, limit, word)
-	}
 	fmt.Fprintln(m.out)
 	share := float64(all[1].bytes) / inUse
-	verdict("the image takes of its pages in use", share, 1.05, share <= 1.05)
+	verdict(m.out, "the image takes of its pages in use", share, 1.05, share <= 1.05)
 	for _, w := range all[1:3] {
 		speed := summarize(all[0].seconds).Median / summarize(w.seconds).Median
-		verdict(w.name+": speed of cp", speed, 0.5, speed >= 0.5)
+		verdict(m.out, w.name+": speed of cp", speed, 0.5, speed >= 0.5)
 	}
+}
+
+// verdict says whether a figure is within its limit.
+func verdict(out io.Writer, what string, value, limit float64, ok bool) {
+	word := "met"
+	if !ok {
+		word = "not met"
+	}
+	fmt.Fprintf(out, "%s %.3fx; limit %.2fx: %s\n", what, value, limit, word)
 }

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 )
 
@@ -37,6 +38,8 @@ type Client struct {
 	scan   *bufio.Scanner
 	events []Event
 	nextID int
+	// outOfBand: QEMU takes commands for which others do not have to have ended.
+	outOfBand bool
 }
 
 // Dial connects to a monitor (-qmp unix:PATH,server=on,wait=off) and negotiates.
@@ -60,7 +63,9 @@ func (c *Client) Close() error { return c.conn.Close() }
 
 // message is anything that QEMU sends.
 type message struct {
-	QMP    json.RawMessage `json:"QMP"`
+	QMP *struct {
+		Capabilities []string `json:"capabilities"`
+	} `json:"QMP"`
 	ID     *int            `json:"id"`
 	Return json.RawMessage `json:"return"`
 	Error  *struct {
@@ -85,18 +90,40 @@ func (c *Client) greet(ctx context.Context) error {
 	if m.QMP == nil {
 		return errors.New("it does not greet as QMP does: is this a monitor with mode=control?")
 	}
-	return c.Execute(ctx, "qmp_capabilities", nil, nil)
+	if !slices.Contains(m.QMP.Capabilities, "oob") {
+		return c.Execute(ctx, "qmp_capabilities", nil, nil)
+	}
+	c.outOfBand = true
+	return c.Execute(ctx, "qmp_capabilities", map[string]any{"enable": []string{"oob"}}, nil)
 }
 
 // Execute runs a command with arguments (nil for none) and decodes what it returns into result, unless that is nil.
 func (c *Client) Execute(ctx context.Context, command string, arguments, result any) error {
+	return c.execute(ctx, request{Execute: command, Arguments: arguments}, command, result)
+}
+
+// ExecuteNow runs one of the commands that QEMU obeys even while its main loop waits for something else, as it does
+// for memory that does not come: migrate-recover and migrate-pause.
+func (c *Client) ExecuteNow(ctx context.Context, command string, arguments, result any) error {
+	if !c.outOfBand {
+		return c.Execute(ctx, command, arguments, result)
+	}
+	return c.execute(ctx, request{ExecuteNow: command, Arguments: arguments}, command, result)
+}
+
+// request is a command as QEMU takes it.
+type request struct {
+	Execute    string `json:"execute,omitempty"`
+	ExecuteNow string `json:"exec-oob,omitempty"`
+	Arguments  any    `json:"arguments,omitempty"`
+	ID         int    `json:"id"`
+}
+
+func (c *Client) execute(ctx context.Context, q request, command string, result any) error {
 	c.nextID++
 	id := c.nextID
-	line, err := json.Marshal(struct {
-		Execute   string `json:"execute"`
-		Arguments any    `json:"arguments,omitempty"`
-		ID        int    `json:"id"`
-	}{command, arguments, id})
+	q.ID = id
+	line, err := json.Marshal(q)
 	if err != nil {
 		return fmt.Errorf("QMP %s: %w", command, err)
 	}

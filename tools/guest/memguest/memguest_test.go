@@ -72,7 +72,7 @@ func check(t *testing.T, err error) {
 }
 
 // patience ends tests that hang; nothing takes nearly as long.
-const patience = 90 * time.Second
+const patience = 40 * time.Second
 
 func withPatience(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -206,7 +206,7 @@ func TestRecover(t *testing.T) {
 				return e.Name == "MIGRATION" && strings.Contains(string(e.Data), "postcopy-paused")
 			})
 			if err == nil {
-				err = vm.QMP.Execute(ctx, "migrate-recover", map[string]string{"uri": "unix:" + path}, nil)
+				err = vm.QMP.ExecuteNow(ctx, "migrate-recover", map[string]string{"uri": "unix:" + path}, nil)
 			}
 			if err != nil {
 				t.Errorf("recover at the destination: %v", err)

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"lsad/memsvc/qemu"
@@ -67,4 +68,67 @@ func TestMigrate(t *testing.T) {
 	if status, err := src.QMP.Status(ctx); err != nil || status != "postmigrate" {
 		t.Errorf("the source is %s, %v", status, err)
 	}
+}
+
+// TestMigrateRefused holds that a destination that is not like the source costs the VM nothing: it runs on where it
+// was, and can be migrated after that.
+func TestMigrateRefused(t *testing.T) {
+	ctx := withPatience(t)
+	o := Options{MemoryMiB: 128, UsedMiB: 20}
+	src, ram := source(t, ctx, o)
+	for _, test := range []struct {
+		name   string
+		change func(*Options)
+	}{
+		{"less memory", func(o *Options) { o.MemoryMiB = 96 }},
+		{"another machine", func(o *Options) { o.Args = []string{"-machine", "q35"} }},
+	} {
+		wrong := o
+		test.change(&wrong)
+		_, to := destination(t, ctx, wrong)
+		move := migration(t, ctx, src, ram, to)
+		m, err := qemu.Migrate(ctx, move)
+		move.Monitor.Close()
+		if err == nil || m.Owner != qemu.Source {
+			t.Fatalf("%s: owner %s, %v", test.name, m.Owner, err)
+		}
+		t.Logf("%s: %v", test.name, err)
+		if status, err := src.QMP.Status(ctx); err != nil || status != "running" {
+			t.Fatalf("%s: the source is %s, %v", test.name, status, err)
+		}
+		check(t, src.WaitRounds(ctx, 1))
+	}
+	dst, to := destination(t, ctx, o)
+	_, err := qemu.Migrate(ctx, migration(t, ctx, src, ram, to))
+	check(t, err)
+	check(t, dst.WaitRounds(ctx, 2))
+}
+
+// TestMigrateResumed holds that the death of the command in the middle leaves a VM that waits, and that the command
+// can be run again.
+func TestMigrateResumed(t *testing.T) {
+	ctx := withPatience(t)
+	o := Options{MemoryMiB: 256, UsedMiB: 64, FreedMiB: 64}
+	src, ram := source(t, ctx, o)
+	dst, to := destination(t, ctx, o)
+	args := []string{"image", "migrate", "--json", "--ram", ram.Name(), "--qmp", src.Monitor, "--to", "unix:" + to}
+	dying, kill := context.WithCancel(ctx)
+	wait := command(t, dying, append(args, "--rate", "4MiB")...)
+	_, err := dst.QMP.Wait(ctx, func(e qmp.Event) bool { return e.Name == "RESUME" })
+	check(t, err)
+	kill() // as by SIGKILL
+	if _, _, err := wait(); err == nil {
+		t.Fatal("it ended before it was killed")
+	}
+	_, err = dst.QMP.Wait(ctx, func(e qmp.Event) bool {
+		return e.Name == "MIGRATION" && strings.Contains(string(e.Data), "postcopy-paused")
+	})
+	check(t, err)
+	check(t, dst.QMP.ExecuteNow(ctx, "migrate-recover", map[string]string{"uri": "unix:" + to}, nil))
+	out, errs, err := command(t, ctx, append(args, "--resume")...)()
+	if err != nil {
+		t.Fatalf("resume: %v: %s", err, errs)
+	}
+	t.Logf("%s", out)
+	check(t, dst.WaitRounds(ctx, 3))
 }
