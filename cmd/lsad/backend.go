@@ -98,7 +98,9 @@ func healthOf(st *lsa.Status) error {
 		return errors.New(st.Failure)
 	}
 	for _, d := range st.Devices {
-		if d.State != format.DeviceInService.String() {
+		switch d.State {
+		case format.DeviceInService.String(), format.DeviceGone.String(), "removing":
+		default:
 			return errors.New("device " + deviceName(&d) + " is " + d.State)
 		}
 	}
