@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
+	"unicode"
 
 	"lsad/kvmhook/guestmem"
 )
@@ -145,15 +147,22 @@ func (i *importing) findFreeAt(ctx context.Context, m *mapping, blocks []Block) 
 
 func (i *importing) summary() Summary {
 	return Summary{
-		Kernel: i.report.Kernel, Pages: i.pages,
-		Elision: Elision{Free: i.free != nil, Why: clip(i.report.Why)},
+		Kernel: plain(i.report.Kernel), Pages: i.pages,
+		Elision: Elision{Free: i.free != nil, Why: plain(i.report.Why)},
 		Steps:   i.o.Progress.Finish(),
 	}
 }
 
-func clip(s string) string {
+// plain makes a text for people of one that may come from a guest: it cannot do anything to a terminal, and has an end.
+func plain(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
 	if len(s) > maxText {
-		return s[:maxText-3] + "..."
+		s = strings.ToValidUTF8(s[:maxText-3], "") + "..."
 	}
 	return s
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"lsad/kvmhook/guestmem"
@@ -255,5 +256,16 @@ func TestPauseIsProvenTwice(t *testing.T) {
 		if !errors.Is(err, ErrRunning) || len(store.volumes) != 0 {
 			t.Errorf("a VM that runs at question %d: %v, volumes %v", asks+1, err, store.volumes)
 		}
+	}
+}
+
+// What a guest calls its kernel is shown to people.
+func TestHostileKernelName(t *testing.T) {
+	s := newService(t, newMemStore(), func(_ context.Context, m *guestmem.Memory, _ guestmem.Options) (*guestmem.PageSet, guestmem.Report, error) {
+		return guestmem.NewPageSet(m.Pages()), guestmem.Report{Kernel: "6.12\x1b[2J\xff\n", Why: strings.Repeat("\x00é", 400)}, nil
+	})
+	info, err := importKinds(t, s, "ab", ImportOptions{Name: "vm"})
+	if err != nil || info.Manifest.Kernel != "6.12?[2J??" || len(info.Manifest.Elision.Why) > maxText {
+		t.Errorf("kernel %q, why %q: %v", info.Manifest.Kernel, info.Manifest.Elision.Why, err)
 	}
 }

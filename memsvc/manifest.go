@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -119,8 +120,8 @@ func (m *Manifest) Validate() error {
 		return err
 	}
 	for _, text := range []string{m.Source, m.Machine, m.Kernel, m.Elision.Why, m.Parent} {
-		if len(text) > maxText || !utf8.ValidString(text) {
-			return fmt.Errorf("%w: a text of %d bytes", ErrInvalid, len(text))
+		if len(text) > maxText || !printable(text) {
+			return fmt.Errorf("%w: the text %.40q of %d bytes", ErrInvalid, text, len(text))
 		}
 	}
 	if len(m.Steps) > maxSteps || len(m.Volumes) > MaxVolumes {
@@ -180,7 +181,7 @@ func validateBlocks(blocks []Block) error {
 }
 
 func (b *Block) validate() error {
-	if b.Name == "" || len(b.Name) > maxName || !utf8.ValidString(b.Name) || strings.ContainsRune(b.Name, 0) {
+	if b.Name == "" || len(b.Name) > maxName || !printable(b.Name) {
 		return fmt.Errorf("%w: not a name", ErrInvalid)
 	}
 	if b.Size <= 0 || b.Size%PageSize != 0 || b.Size > MaxRAM {
@@ -203,6 +204,11 @@ func (b *Block) validate() error {
 		return fmt.Errorf("%w: ranges have %d bytes, the block has %d", ErrInvalid, total, b.Size)
 	}
 	return nil
+}
+
+// printable says whether a text can be shown on a terminal.
+func printable(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
 // encode makes JSON of a valid manifest.
