@@ -18,27 +18,26 @@ import (
 func imageIngest(t *target) *cobra.Command {
 	q := admin.IngestImage{}
 	cmd := &cobra.Command{
-		Use:   "ingest NAME --listen ADDR",
+		Use:   "ingest NAME --qmp SOCKET",
 		Short: "Save a VM of QEMU as an image: be the destination of its migrate",
-		Long: `Save a VM of QEMU as an image. The server listens on ADDR for one migration, which you start in QEMU's
-monitor (migrate). The VM runs on until QEMU has sent its memory, and is stopped then: it can go on
-later from the image, or at once where it was (cont). Pages that its kernel has free, and pages of zeros,
-are not stored.
+		Long: `Save a VM of QEMU as an image. With --qmp the server tells QEMU to migrate the VM to it; with --listen alone it
+waits for a migrate that you start. The VM runs on until QEMU has sent its memory, and is stopped then: it can
+go on from the image, or at once where it was (cont). If saving fails, --qmp has it go on there. Pages that its
+kernel has free, and pages of zeros, are not stored.
 
 Anyone who reaches ADDR could send a VM: take a unix socket, or 127.0.0.1 and a tunnel.`,
-		Example: `  lsad image ingest web1 --listen unix:/run/web1.save
-  (in QEMU's monitor)  migrate unix:/run/web1.save
-  lsad image ingest web1 --listen 127.0.0.1:4444 --with-volume web1-disk`,
+		Example: `  lsad image ingest web1 --qmp /run/web1.qmp
+  lsad image ingest web1 --qmp /run/web1.qmp --with-volume web1-disk
+  lsad image ingest web1 --listen 127.0.0.1:4444`,
 		Args: takes("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := config.CheckVolumeName(args[0]); err != nil {
 				return err
 			}
-			var err error
-			if q.Name = args[0]; q.Listen == "" {
-				return config.Usagef("--listen is missing: where QEMU's migrate should go, unix:PATH or HOST:PORT")
+			if q.Name = args[0]; q.Listen == "" && q.QMP == "" {
+				return config.Usagef("which VM? Give --qmp SOCKET of its monitor, or --listen ADDR for a migrate of your own")
 			}
-			if q.Listen, err = absolute(q.Listen); err != nil {
+			if err := absoluteBoth(&q.Listen, &q.QMP); err != nil {
 				return err
 			}
 			return t.do(cmd, func(ctx context.Context, c *admin.Client) error {
@@ -53,7 +52,8 @@ Anyone who reaches ADDR could send a VM: take a unix socket, or 127.0.0.1 and a 
 		},
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&q.Listen, "listen", "", "`ADDR` for QEMU's migrate, unix:PATH or HOST:PORT")
+	fs.StringVar(&q.QMP, "qmp", "", "`SOCKET` of the VM's monitor")
+	fs.StringVar(&q.Listen, "listen", "", "`ADDR` for QEMU's migrate, unix:PATH or HOST:PORT; default: SOCKET.save")
 	fs.BoolVar(&q.Insecure, "insecure", false, "allow an ADDR that other machines reach")
 	fs.BoolVar(&q.KeepFree, "keep-free", false, "store the pages that the guest has free, too")
 	fs.StringArrayVar(&q.Volumes, "with-volume", nil, "take a snapshot of this `VOLUME` of the VM when it has stopped; may be given several times")
@@ -66,25 +66,25 @@ func imageRestore(t *target) *cobra.Command {
 	var rate, page sizeFlag
 	var patience time.Duration
 	cmd := &cobra.Command{
-		Use:   "restore NAME --to ADDR",
+		Use:   "restore NAME --qmp SOCKET | --to ADDR",
 		Short: "Resume a VM from an image in a QEMU that waits for it; it runs at once",
-		Long: `Resume a VM from an image in a QEMU that waits for it: started with the same arguments and
--incoming defer, told migrate-set-capabilities postcopy-ram on, then migrate-incoming ADDR.
+		Long: `Resume a VM from an image in a QEMU that waits for it: started with the same arguments and -incoming defer. With
+--qmp that QEMU is told what to do. On another host, tell it yourself: switch its capability postcopy-ram on,
+then migrate-incoming; and give --to.
 
 The VM runs as soon as QEMU has its device state. It gets the memory that it touches first, and the rest in the
-background; the command stays until it has all. If the connection is lost meanwhile the VM waits: have QEMU
-listen again (migrate-recover ADDR), and this command finds it. If this command was ended, run it
-again with --resume. The image stays as it is, and can be restored again.`,
-		Example: `  lsad image restore web1 --to unix:/run/web1.incoming
+background; the command stays until it has all. If the connection is lost meanwhile the VM waits: without
+--qmp have QEMU listen at ADDR again (migrate-recover), and this command finds it. If this command was ended,
+run it again with --resume. The image stays as it is, and can be restored again.`,
+		Example: `  lsad image restore web1 --qmp /run/web1.qmp
   lsad image restore web1 --to 10.0.0.7:4444 --rate 200MiB
   lsad image restore web1 --to 10.0.0.7:4444 --resume`,
 		Args: takes("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var err error
-			if q.To == "" {
-				return config.Usagef("--to is missing: where QEMU waits for the VM, unix:PATH or HOST:PORT")
+			if q.To == "" && q.QMP == "" {
+				return config.Usagef("where to? Give --qmp SOCKET of the monitor of a QEMU that waits, or --to ADDR where one listens")
 			}
-			if q.To, err = absolute(q.To); err != nil {
+			if err := absoluteBoth(&q.To, &q.QMP); err != nil {
 				return err
 			}
 			q.BytesPerSecond, q.PageBytes, q.PatienceSeconds = rate.bytes(), page.bytes(), patience.Seconds()
@@ -100,7 +100,8 @@ again with --resume. The image stays as it is, and can be restored again.`,
 		},
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&q.To, "to", "", "`ADDR` where QEMU waits, unix:PATH or HOST:PORT")
+	fs.StringVar(&q.QMP, "qmp", "", "`SOCKET` of the monitor of the QEMU that waits")
+	fs.StringVar(&q.To, "to", "", "`ADDR` where QEMU waits, unix:PATH or HOST:PORT; default: SOCKET.incoming")
 	fs.BoolVar(&q.Resume, "resume", false, "the VM runs there already and has lost the rest of its memory")
 	fs.BoolVar(&q.NoFill, "no-fill", false, "send nothing that is not asked for; ends with Ctrl-C only")
 	sendingFlags(cmd, &rate, &page, &patience)
@@ -152,6 +153,19 @@ func job[T any](ctx context.Context, cmd *cobra.Command, run func(context.Contex
 		err = fmt.Errorf("%s: interrupted", cmd.CommandPath())
 	}
 	return result, err
+}
+
+// absoluteBoth makes paths absolute, for the server: of an address, and of a monitor, if given.
+func absoluteBoth(addr, socket *string) (err error) {
+	if *addr != "" {
+		if *addr, err = absolute(*addr); err != nil {
+			return err
+		}
+	}
+	if *socket != "" {
+		*socket, err = filepath.Abs(*socket)
+	}
+	return err
 }
 
 // absolute makes the path of an address absolute, for the server.

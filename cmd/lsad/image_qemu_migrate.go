@@ -22,10 +22,11 @@ import (
 
 // migration is what the command line says.
 type migration struct {
-	ram, monitor, from, to, layout string
-	keepFree, resume               bool
-	rate, page                     sizeFlag
-	patience                       time.Duration
+	ram, monitor, from, layout string
+	to, toMonitor              string
+	keepFree, resume           bool
+	rate, page                 sizeFlag
+	patience                   time.Duration
 }
 
 func imageMigrate(t *target) *cobra.Command {
@@ -49,10 +50,13 @@ this command finds it; if the command was ended, run it again with --resume.`,
   lsad image migrate --ram /dev/shm/web1.ram --qmp /run/web1.qmp --to 10.0.0.7:4444 --resume`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			for _, f := range []struct{ name, value string }{{"ram", m.ram}, {"qmp", m.monitor}, {"to", m.to}} {
+			for _, f := range []struct{ name, value string }{{"ram", m.ram}, {"qmp", m.monitor}, {"to", m.to + m.toMonitor}} {
 				if f.value == "" {
 					return config.Usagef("--%s is missing: %s", f.name, cmd.UseLine())
 				}
+			}
+			if err := absoluteBoth(&m.to, &m.toMonitor); err != nil {
+				return err
 			}
 			r, err := m.run(cmd.Context(), cmd.ErrOrStderr())
 			if err != nil {
@@ -66,6 +70,7 @@ this command finds it; if the command was ended, run it again with --resume.`,
 	fs.StringVar(&m.monitor, "qmp", "", "`SOCKET` of the VM's monitor")
 	fs.StringVar(&m.from, "state-from", "", "`ADDR` at which to take the device state; default: a unix socket in a directory for temporary files")
 	fs.StringVar(&m.to, "to", "", "`ADDR` where the destination waits, unix:PATH or HOST:PORT")
+	fs.StringVar(&m.toMonitor, "to-qmp", "", "`SOCKET` of the destination's monitor, if that is on this machine: it is told to listen")
 	fs.StringVar(&m.layout, "layout", "auto", "where the file's RAM is in the guest, as for lsad image import")
 	fs.BoolVar(&m.keepFree, "keep-free", false, "send the pages that the guest has free, too")
 	fs.BoolVar(&m.resume, "resume", false, "the VM runs there already and has lost the rest of its memory")
@@ -87,10 +92,6 @@ func (m *migration) run(ctx context.Context, out io.Writer) (result qemu.Migrate
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, unix.SIGTERM)
 	defer stop()
-	to, err := config.ParseAddr(m.to)
-	if err != nil {
-		return result, err
-	}
 	file, err := os.Open(m.ram)
 	if err != nil {
 		return result, err
@@ -101,8 +102,13 @@ func (m *migration) run(ctx context.Context, out io.Writer) (result qemu.Migrate
 		return result, err
 	}
 	defer monitor.Close()
+	to, err := connect(ctx, m.to, m.toMonitor, m.resume)
+	if err != nil {
+		return result, err
+	}
+	defer to.close()
 	o := qemu.MigrateOptions{
-		RAM: file, Monitor: monitor, Dial: dialer(to), Resume: m.resume, Rate: m.rate.bytes(), HugePage: m.page.bytes(),
+		RAM: file, Monitor: monitor, Dial: to.dial, Resume: m.resume, Rate: m.rate.bytes(), HugePage: m.page.bytes(),
 		Patience: m.patience, FreePages: m.freePages(file),
 	}
 	if !m.resume {

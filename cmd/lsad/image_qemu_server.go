@@ -17,6 +17,7 @@ import (
 	"lsad/internal/config"
 	"lsad/memsvc"
 	"lsad/memsvc/qemu"
+	"lsad/memsvc/qemu/qmp"
 	"lsad/server/admin"
 )
 
@@ -42,11 +43,12 @@ func (i *images) ingest(ctx context.Context, q admin.IngestImage, p *memsvc.Prog
 	if _, err := i.server.array.Volume(q.Name); err == nil {
 		return info, fmt.Errorf("image %q: a volume or image of that name %w", q.Name, memsvc.ErrExists)
 	}
-	conn, err := i.awaitQEMU(ctx, q, p)
+	conn, sending, err := i.awaitQEMU(ctx, q, p)
 	if err != nil {
 		return info, err
 	}
 	defer conn.Close()
+	defer func() { err = sending.end(ctx, err) }()
 	f, err := scratchFile(i.server.dir.path)
 	if err != nil {
 		return info, err
@@ -63,34 +65,85 @@ func (i *images) ingest(ctx context.Context, q admin.IngestImage, p *memsvc.Prog
 	if err != nil {
 		return info, err
 	}
-	info, err = i.keep(ctx, q, in, f, p)
-	if err != nil {
-		err = fmt.Errorf("%w; the VM is stopped at its source and can go on there (cont)", err)
+	if err := sending.finish(ctx); err != nil {
+		return info, err
 	}
-	return info, err
+	return i.keep(ctx, q, in, f, p)
 }
 
-// awaitQEMU listens for one connection.
-func (i *images) awaitQEMU(ctx context.Context, q admin.IngestImage, p *memsvc.Progress) (net.Conn, error) {
+// sending is the QEMU that sends a VM, if its monitor is known.
+type sending struct {
+	monitor *qmp.Client
+	vm      *qemu.Sending
+}
+
+// begin has QEMU send its VM.
+func (s *sending) begin(ctx context.Context, socket string, to config.Addr) (err error) {
+	if socket == "" {
+		return nil
+	}
+	if s.monitor, err = qmp.Dial(ctx, "unix", socket); err != nil {
+		return err
+	}
+	s.vm, err = qemu.Send(ctx, s.monitor, qemuURI(to))
+	return err
+}
+
+func (s *sending) finish(ctx context.Context) error {
+	if s.vm == nil {
+		return nil
+	}
+	return s.vm.Finish(ctx)
+}
+
+// end has the VM run on where it was, if saving it has failed.
+func (s *sending) end(ctx context.Context, err error) error {
+	if s.monitor == nil {
+		return err
+	}
+	defer s.monitor.Close()
+	if err == nil || s.vm == nil {
+		return err
+	}
+	if back := s.vm.GiveBack(ctx); back != nil {
+		return fmt.Errorf("%w; and %w", err, back)
+	}
+	return fmt.Errorf("%w; the VM goes on where it was", err)
+}
+
+// awaitQEMU listens for one connection, which QEMU is told to make if its monitor is known.
+func (i *images) awaitQEMU(ctx context.Context, q admin.IngestImage, p *memsvc.Progress) (_ net.Conn, from *sending, err error) {
+	if q.Listen == "" && q.QMP != "" {
+		q.Listen = "unix:" + q.QMP + ".save"
+	}
 	a, err := absoluteAddr(q.Listen)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := checkExposure(ctx, "listen", a, false, q.Insecure); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	l, err := listen(ctx, "listen", a, i.server.gid)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer l.Close()
+	from = &sending{}
+	defer func() {
+		if err != nil {
+			err = from.end(ctx, err)
+		}
+	}()
+	if err := from.begin(ctx, q.QMP, a); err != nil {
+		return nil, nil, err
+	}
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	p.Begin("wait for QEMU's migrate to "+qemuURI(a), 0)
 	conn, err := l.Accept()
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	return conn, err
+	return conn, from, err
 }
 
 // keep makes the image of what was received.
@@ -165,7 +218,7 @@ func (i *images) RestoreImage(ctx context.Context, name string, q admin.RestoreI
 		return struct{}{}, err
 	})
 	if err != nil {
-		err = fmt.Errorf("image %q: %w; %s", name, err, whereIs(p.Owner, "restore "+name+" --to "+q.To))
+		err = fmt.Errorf("image %q: %w; %s", name, err, whereIs(p.Owner, "restore "+name))
 		i.server.log.Error("a restore failed", "image", name, "to", q.To, "owner", p.Owner, "error", err)
 		return admin.Restored{}, coded(err)
 	}
@@ -183,7 +236,7 @@ func restoredOf(p qemu.Progress) admin.Restored {
 // whereIs tells who has the VM after a failure, and what to do.
 func whereIs(owner qemu.Owner, again string) string {
 	if owner == qemu.Destination {
-		return "the VM has been handed to the destination, which needs the rest of its memory from here: have it listen again (migrate-recover), then run lsad image " + again + " --resume"
+		return "the VM has been handed to the destination, which needs the rest of its memory from here: have it listen again (migrate-recover), then run lsad image " + again + " again, with --resume"
 	}
 	return "the VM does not run at the destination"
 }
@@ -195,17 +248,13 @@ func (i *images) restore(ctx context.Context, name string, q admin.RestoreImage,
 		return none, err
 	}
 	defer done()
-	a, err := absoluteAddr(q.To)
-	if err != nil {
-		return none, err
-	}
 	img, err := i.Open(name, "a restore to "+q.To)
 	if err != nil {
 		return none, err
 	}
 	defer img.Close() // it was only read
 	o := qemu.RestoreOptions{
-		RAM: imageRAM{img}, Dial: dialer(a), Resume: q.Resume, NoFill: q.NoFill, Rate: q.BytesPerSecond,
+		RAM: imageRAM{img}, Resume: q.Resume, NoFill: q.NoFill, Rate: q.BytesPerSecond,
 		Patience: time.Duration(q.PatienceSeconds * float64(time.Second)), Progress: tell,
 	}
 	if o.State, o.Zero, err = vmOf(img); err != nil {
@@ -214,6 +263,12 @@ func (i *images) restore(ctx context.Context, name string, q admin.RestoreImage,
 	if q.PageBytes != 0 {
 		o.HugePages = map[string]int64{largestBlock(o.State): q.PageBytes}
 	}
+	d, err := connect(ctx, q.To, q.QMP, q.Resume)
+	if err != nil {
+		return none, err
+	}
+	defer d.close()
+	o.Dial = d.dial
 	return qemu.Restore(ctx, o)
 }
 
@@ -298,6 +353,61 @@ func absoluteAddr(text string) (config.Addr, error) {
 		err = fmt.Errorf("%w: %q is not an absolute path", memsvc.ErrInvalid, a.Address)
 	}
 	return a, err
+}
+
+// destination is a QEMU that waits for a VM, or that has one and has lost its source.
+type destination struct {
+	to      config.Addr
+	monitor *qmp.Client // nil: somebody else tells it to listen
+	qemu    *qemu.Receiver
+	lost    bool // it has to be told to listen again
+}
+
+// connect prepares a destination. Without an address it listens beside its monitor.
+func connect(ctx context.Context, to, socket string, resume bool) (*destination, error) {
+	if to == "" && socket != "" {
+		to = "unix:" + socket + ".incoming"
+	}
+	a, err := absoluteAddr(to)
+	if err != nil {
+		return nil, err
+	}
+	d := &destination{to: a, lost: resume}
+	if socket == "" {
+		return d, nil
+	}
+	if d.monitor, err = qmp.Dial(ctx, "unix", socket); err != nil {
+		return nil, err
+	}
+	if resume {
+		d.qemu = qemu.Found(d.monitor, qemuURI(a))
+		return d, nil
+	}
+	if d.qemu, err = qemu.Receive(ctx, d.monitor, qemuURI(a)); err != nil {
+		d.close()
+		return nil, fmt.Errorf("the destination: %w", err)
+	}
+	return d, nil
+}
+
+func (d *destination) close() {
+	if d.monitor != nil {
+		d.monitor.Close()
+	}
+}
+
+// dial connects; the first time as it is, later after a loss.
+func (d *destination) dial(ctx context.Context) (net.Conn, error) {
+	var again error
+	if d.monitor != nil && d.lost {
+		again = d.qemu.Recover(ctx) // it may listen already
+	}
+	conn, err := dialer(d.to)(ctx)
+	if err != nil {
+		return nil, errors.Join(again, err)
+	}
+	d.lost = true
+	return conn, nil
 }
 
 func dialer(a config.Addr) func(context.Context) (net.Conn, error) {

@@ -1,11 +1,13 @@
 package qemu
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"lsad/memsvc/qemu/qmp"
@@ -20,6 +22,7 @@ type handover struct {
 	monitor *qmp.Client
 	restore []capability // to put back
 	left    bool         // migrate was asked for
+	paused  bool         // it was not running before
 	stopped time.Time    // when the VM stopped, by the source's clock
 }
 
@@ -28,8 +31,8 @@ type capability struct {
 	On   bool   `json:"state"`
 }
 
-// wanted are the capabilities that a source must have, and have not, for its RAM to stay where it is.
-var wanted = []capability{
+// unshared are the capabilities that a source must have, and must not have, for its RAM to stay where it is.
+var unshared = []capability{
 	{ignoreShared, true}, {"events", true},
 	{"postcopy-ram", false}, {"multifd", false}, {"xbzrle", false}, {"compress", false}, {"background-snapshot", false},
 	{"x-colo", false}, {"return-path", false},
@@ -77,7 +80,7 @@ func (h *handover) backend(ctx context.Context, f os.FileInfo) (name string, err
 }
 
 // setCapabilities changes what has to be and remembers what was.
-func (h *handover) setCapabilities(ctx context.Context) error {
+func (h *handover) setCapabilities(ctx context.Context, wanted []capability) error {
 	var now []capability
 	if err := h.run(ctx, "query-migrate-capabilities", nil, &now); err != nil {
 		return err
@@ -87,9 +90,10 @@ func (h *handover) setCapabilities(ctx context.Context) error {
 		is[c.Name] = c.On
 	}
 	var change []capability
+	wanted = slices.Clone(wanted)
 	// What must be off goes first: x-ignore-shared excludes some.
-	for i := len(wanted) - 1; i >= 0; i-- {
-		w := wanted[i]
+	slices.SortStableFunc(wanted, func(a, b capability) int { return cmp.Compare(rank(a), rank(b)) })
+	for _, w := range wanted {
 		if on, known := is[w.Name]; known && on != w.On {
 			change = append(change, w)
 			h.restore = append(h.restore, capability{w.Name, on})
@@ -99,6 +103,14 @@ func (h *handover) setCapabilities(ctx context.Context) error {
 		return nil
 	}
 	return h.run(ctx, "migrate-set-capabilities", map[string]any{"capabilities": change}, nil)
+}
+
+// rank orders changes of capabilities.
+func rank(c capability) int {
+	if c.On {
+		return 1
+	}
+	return 0
 }
 
 // take has the source send the VM's state to a listener, whose address for QEMU is uri, and waits until the source
@@ -200,6 +212,9 @@ func (h *handover) resume(ctx context.Context) error {
 	}
 	if err := h.settle(ctx); err != nil {
 		return err
+	}
+	if h.paused {
+		return nil
 	}
 	// cont does nothing to a VM that runs.
 	if err := h.run(ctx, "cont", nil, nil); err != nil {

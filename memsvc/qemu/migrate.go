@@ -96,7 +96,7 @@ func (m *mover) move(ctx context.Context) (err error) {
 			}
 		}
 	}()
-	if err := m.h.setCapabilities(ctx); err != nil {
+	if err := m.h.setCapabilities(ctx, unshared); err != nil {
 		return err
 	}
 	state, err := m.h.take(ctx, m.o.Listener, m.o.URI, &m.ram)

@@ -19,13 +19,12 @@ import (
 
 // fakeSource is the QEMU of a VM whose RAM is a shared file: its monitor, and the stream that migrate sends.
 type fakeSource struct {
-	t      testing.TB
-	state  *State
-	roms   *memFile
-	file   string
-	share  bool
-	fault  string // command that fails, or "cut", "failed", "stuck"
-	before []capability
+	t     testing.TB
+	state *State
+	roms  *memFile
+	file  string
+	share bool
+	fault string // command that fails, or "cut", "failed", "stuck"
 
 	mu       sync.Mutex
 	status   string

@@ -16,7 +16,8 @@ type ImageVMs interface {
 // IngestImage asks for an image of a VM that QEMU is going to send.
 type IngestImage struct {
 	Name     string   `json:"name"`
-	Listen   string   `json:"listen"` // unix:PATH (absolute) or HOST:PORT
+	Listen   string   `json:"listen,omitempty"` // unix:PATH (absolute) or HOST:PORT
+	QMP      string   `json:"qmp,omitempty"`    // the path of QEMU's monitor, which is told to send the VM
 	Insecure bool     `json:"insecure,omitempty"`
 	KeepFree bool     `json:"keep_free,omitempty"`
 	Parent   string   `json:"parent,omitempty"`
@@ -25,7 +26,8 @@ type IngestImage struct {
 
 // RestoreImage asks for a VM to be resumed.
 type RestoreImage struct {
-	To              string  `json:"to"` // where QEMU listens: unix:PATH (absolute) or HOST:PORT
+	To              string  `json:"to,omitempty"`  // where QEMU listens: unix:PATH (absolute) or HOST:PORT
+	QMP             string  `json:"qmp,omitempty"` // the path of that QEMU's monitor, which is told to listen
 	Resume          bool    `json:"resume,omitempty"`
 	NoFill          bool    `json:"no_fill,omitempty"`
 	BytesPerSecond  int64   `json:"bytes_per_second,omitempty"` // of the background; 0 is no limit

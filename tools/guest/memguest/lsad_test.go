@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"lsad/memsvc/qemu/qmp"
 	"lsad/tools/guest"
 )
 
@@ -129,10 +130,8 @@ func (s *server) restoreImage(ctx context.Context, o Options, name string) (*VM,
 	s.t.Helper()
 	o.Incoming = true
 	vm := start(s.t, o)
-	path := unixPath(s.t, "to")
-	check(s.t, vm.Receive(ctx, "unix:"+path))
 	var r restoredInfo
-	s.run(ctx, &r, "image", "restore", name, "--to", "unix:"+path)
+	s.run(ctx, &r, "image", "restore", name, "--qmp", vm.Monitor)
 	check(s.t, vm.WaitRounds(ctx, 2))
 	return vm, r
 }
@@ -182,20 +181,56 @@ func TestCommands(t *testing.T) {
 	vm, _ = s.restoreImage(ctx, o, "two")
 
 	// What the VM has become since is an image of its own, with only the difference stored.
-	in = unixPath(t, "again")
-	wait = s.start(ctx, "image", "ingest", "three", "--listen", "unix:"+in, "--parent", "one")
-	waitFor(t, ctx, in)
-	check(t, vm.SetCapabilities(ctx, Capability{"postcopy-ram", false}))
-	check(t, vm.Migrate(ctx, "unix:"+in))
-	if _, errs, err := wait(); err != nil {
-		t.Fatalf("ingest: %v: %s", err, errs)
-	}
-	vm.Close()
 	var third imageInfo
-	s.run(ctx, &third, "image", "show", "three")
+	s.run(ctx, &third, "image", "ingest", "three", "--qmp", vm.Monitor, "--parent", "one")
+	vm.Close()
 	if third.StoredBytes >= image.StoredBytes*3/4 {
 		t.Errorf("the second image takes %d bytes by itself, the first %d", third.StoredBytes, image.StoredBytes)
 	}
 	vm, _ = s.restoreImage(ctx, o, "three")
 	vm.Close()
+}
+
+// TestRestoreResumed holds that a VM whose restore was killed waits, and goes on when the restore is run again.
+func TestRestoreResumed(t *testing.T) {
+	ctx := withPatience(t)
+	o := Options{MemoryMiB: 256, UsedMiB: 60}
+	vm := start(t, o)
+	s := serve(t)
+	check(t, vm.WaitLine(ctx, "ready"))
+	s.run(ctx, nil, "image", "ingest", "one", "--qmp", vm.Monitor)
+	vm.Close()
+
+	o.Incoming = true
+	vm = start(t, o)
+	dying, kill := context.WithCancel(ctx)
+	wait := s.start(dying, "image", "restore", "one", "--qmp", vm.Monitor, "--rate", "4MiB")
+	_, err := vm.QMP.Wait(ctx, func(e qmp.Event) bool { return e.Name == "RESUME" })
+	check(t, err)
+	kill()
+	if _, _, err := wait(); err == nil {
+		t.Fatal("it ended before it was killed")
+	}
+	var r restoredInfo
+	s.run(ctx, &r, "image", "restore", "one", "--qmp", vm.Monitor, "--resume")
+	t.Logf("%+v", r)
+	check(t, vm.WaitRounds(ctx, 3))
+}
+
+// TestIngestRefused holds that a VM that could not be saved runs on.
+func TestIngestRefused(t *testing.T) {
+	ctx := withPatience(t)
+	vm := start(t, Options{MemoryMiB: 128, UsedMiB: 20})
+	s := serve(t)
+	check(t, vm.WaitLine(ctx, "ready"))
+	for _, args := range [][]string{{"disk"}, {"one", "--parent", "nothing"}, {"one", "--with-volume", "nothing"}} {
+		out, errs, err := s.start(ctx, append([]string{"image", "ingest", "--qmp", vm.Monitor}, args...)...)()
+		if err == nil {
+			t.Fatalf("%v: %s", args, out)
+		}
+		t.Logf("%v: %s", args, errs)
+		check(t, vm.WaitRounds(ctx, 1))
+	}
+	s.run(ctx, nil, "image", "ingest", "one", "--qmp", vm.Monitor)
+	s.run(ctx, nil, "image", "delete", "one")
 }

@@ -1,0 +1,85 @@
+package qemu
+
+import (
+	"context"
+	"fmt"
+
+	"lsad/memsvc/qemu/qmp"
+)
+
+// savable are the capabilities that a source of Ingest must not have.
+var savable = []capability{
+	{ignoreShared, false}, {"postcopy-ram", false}, {"multifd", false}, {"xbzrle", false}, {"compress", false},
+	{"background-snapshot", false}, {"x-colo", false}, {"return-path", false},
+}
+
+// Sending is a VM whose QEMU was asked to send it to an Ingest. Either Finish or GiveBack ends it.
+type Sending struct{ h handover }
+
+// Send has QEMU migrate its VM to uri ("unix:PATH", "tcp:HOST:PORT").
+func Send(ctx context.Context, monitor *qmp.Client, uri string) (*Sending, error) {
+	s := &Sending{handover{monitor: monitor}}
+	status, err := s.h.status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.h.paused = status != "running"
+	if err := s.h.setCapabilities(ctx, savable); err != nil {
+		return nil, err
+	}
+	s.h.left = true
+	// QEMU's own limit is for lines that others share.
+	if err = s.h.run(ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": int64(1) << 40}, nil); err == nil {
+		err = s.h.run(ctx, "migrate", map[string]string{"uri": uri}, nil)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w%s", err, also(s.GiveBack(ctx)))
+	}
+	return s, nil
+}
+
+// Finish waits until QEMU is done with the VM, which is stopped then.
+func (s *Sending) Finish(ctx context.Context) error { return s.h.completed(ctx) }
+
+// Failed is why QEMU has given up, if it has.
+func (s *Sending) Failed(ctx context.Context) error {
+	var m migration
+	if err := s.h.run(ctx, "query-migrate", nil, &m); err != nil || m.Status != "failed" {
+		return err
+	}
+	return fmt.Errorf("%w: QEMU's migration has failed: %s", ErrLost, m.Error)
+}
+
+// GiveBack has QEMU run the VM on, if it did before, and puts its settings back.
+func (s *Sending) GiveBack(ctx context.Context) error { return s.h.giveBack(ctx) }
+
+func also(err error) string {
+	if err == nil {
+		return ""
+	}
+	return "; and " + err.Error()
+}
+
+// Receiver is a QEMU that waits for a VM (-incoming defer), by its monitor.
+type Receiver struct {
+	monitor *qmp.Client
+	uri     string
+}
+
+// Receive has QEMU wait for a VM at uri, by post-copy.
+func Receive(ctx context.Context, monitor *qmp.Client, uri string) (*Receiver, error) {
+	h := handover{monitor: monitor}
+	want := []capability{{"postcopy-ram", true}, {ignoreShared, false}, {"multifd", false}, {"postcopy-preempt", false}, {"compress", false}}
+	if err := h.setCapabilities(ctx, want); err != nil {
+		return nil, err
+	}
+	return &Receiver{monitor, uri}, h.run(ctx, "migrate-incoming", map[string]string{"uri": uri}, nil)
+}
+
+// Found is the Receiver of a VM that runs, and has lost its source.
+func Found(monitor *qmp.Client, uri string) *Receiver { return &Receiver{monitor, uri} }
+
+// Recover has QEMU listen again after the connection was lost. It fails as long as QEMU has not noticed that.
+func (r *Receiver) Recover(ctx context.Context) error {
+	return r.monitor.ExecuteNow(ctx, "migrate-recover", map[string]string{"uri": r.uri}, nil)
+}
