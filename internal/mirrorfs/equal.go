@@ -1,0 +1,203 @@
+package mirrorfs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// copyChunk is how many bytes are read at once, on each side.
+const copyChunk = 256 << 10
+
+// difference is a file that is not the same on both sides.
+type difference struct {
+	name string
+	size int64 // on the source
+	gone bool  // the source does not have it
+}
+
+// compare lists what differs between two sides. The content of tables is looked at only with contents: they are large,
+// and change only by damage.
+func compare(ctx context.Context, src, dst *side, contents bool) ([]difference, error) {
+	have, err := src.files()
+	if err != nil {
+		return nil, err
+	}
+	other, err := dst.files()
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(have)
+	var list []difference
+	for _, name := range have {
+		info, err := src.FS.Stat(src.path(name))
+		if err != nil {
+			return nil, err
+		}
+		same := false
+		if d, err := dst.FS.Stat(dst.path(name)); err == nil && d.Size() == info.Size() {
+			if same = isTable(name) && !contents; !same {
+				if same, err = sameContent(ctx, src, dst, name, nil); err != nil {
+					return nil, err
+				}
+			}
+		}
+		if !same {
+			list = append(list, difference{name: name, size: info.Size()})
+		}
+	}
+	for _, name := range other {
+		if !slices.Contains(have, name) {
+			list = append(list, difference{name: name, gone: true})
+		}
+	}
+	return list, nil
+}
+
+// sameContent compares a file of two sides. A part that cannot be read on either side counts as a difference. pace, if
+// not nil, is called with the bytes read from one side.
+func sameContent(ctx context.Context, a, b *side, name string, pace func(int) error) (bool, error) {
+	fa, err := a.FS.Open(a.path(name), vfs.SequentialReadsOption)
+	if err != nil {
+		return false, err
+	}
+	defer fa.Close()
+	fb, err := b.FS.Open(b.path(name), vfs.SequentialReadsOption)
+	if err != nil {
+		return false, err
+	}
+	defer fb.Close()
+	pa, pb := make([]byte, copyChunk), make([]byte, copyChunk)
+	for off := int64(0); ; off += copyChunk {
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
+		na, errA := fa.ReadAt(pa, off)
+		nb, errB := fb.ReadAt(pb, off)
+		if na != nb || !bytes.Equal(pa[:na], pb[:nb]) || !isEnd(errA) || !isEnd(errB) {
+			return false, nil
+		}
+		if na < copyChunk {
+			return true, nil
+		}
+		if pace != nil {
+			if err := pace(na); err != nil {
+				return false, err
+			}
+		}
+	}
+}
+
+func isEnd(err error) bool { return err == nil || errors.Is(err, io.EOF) }
+
+// sizeOf adds up what is to be copied.
+func sizeOf(list []difference) (total int64) {
+	for _, d := range list {
+		total += d.size
+	}
+	return total
+}
+
+// copier makes one side equal to another.
+type copier struct {
+	src, dst *side
+	progress func(done, total int64)
+	done     int64
+	total    int64
+	buf      []byte
+}
+
+// run makes dst equal in the files that differ.
+func (c *copier) run(ctx context.Context, list []difference) error {
+	c.total = sizeOf(list)
+	c.buf = make([]byte, copyChunk)
+	for _, d := range list {
+		if err := c.one(ctx, d); err != nil {
+			return fmt.Errorf("make %s equal to %s: %w", c.dst.path(d.name), c.src.path(d.name), err)
+		}
+	}
+	return c.dst.syncDir()
+}
+
+func (c *copier) one(ctx context.Context, d difference) error {
+	if !d.gone {
+		return c.file(ctx, d.name)
+	}
+	err := c.dst.FS.Remove(c.dst.path(d.name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// heal mends damaged tables of the source with intact ones of the other side, which must be of the same generation. It
+// returns what still differs.
+func heal(ctx context.Context, src, dst *side, list []difference) ([]difference, error) {
+	back := copier{src: dst, dst: src, buf: make([]byte, copyChunk), progress: func(int64, int64) {}}
+	var left []difference
+	for _, d := range list {
+		if d.gone || !isTable(d.name) || src.checkTable(ctx, d.name) == nil || dst.checkTable(ctx, d.name) != nil {
+			left = append(left, d)
+			continue
+		}
+		if err := back.file(ctx, d.name); err != nil {
+			return nil, fmt.Errorf("mend %s: %w", src.path(d.name), err)
+		}
+	}
+	return left, src.syncDir()
+}
+
+// copyName is what a copy is called until it is whole.
+const copyName = "mirror.copy"
+
+func (c *copier) file(ctx context.Context, name string) error {
+	from, to := c.src, c.dst
+	src, err := from.FS.Open(from.path(name), vfs.SequentialReadsOption)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := to.FS.Create(to.path(copyName), vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	err = c.content(ctx, src, dst)
+	if err == nil {
+		err = dst.Sync()
+	}
+	if err = errors.Join(err, dst.Close()); err == nil {
+		err = to.FS.Rename(to.path(copyName), to.path(name))
+	}
+	if err != nil {
+		return errors.Join(err, to.FS.Remove(to.path(copyName)))
+	}
+	return nil
+}
+
+func (c *copier) content(ctx context.Context, src io.Reader, dst io.Writer) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := src.Read(c.buf)
+		if n > 0 {
+			if _, err := dst.Write(c.buf[:n]); err != nil {
+				return err
+			}
+			c.done += int64(n)
+			c.progress(c.done, c.total)
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
