@@ -133,7 +133,7 @@ func attach(cmd *cobra.Command, t *target, o nbdattach.Options) error {
 	}
 	err = a.Run(ctx)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		if err = nbdattach.Detach(device, false); errors.Is(err, nbdattach.ErrInUse) {
+		if err = a.Detach(); errors.Is(err, nbdattach.ErrInUse) {
 			o.Logger.Warn("it stays attached, and nobody reconnects it until the same command runs again", "device", device, "error", err)
 			err = nil
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -175,8 +176,18 @@ func Detach(name string, force bool) error {
 	if err := settle(index); err != nil && !force {
 		return err
 	}
-	return d.disconnect(index)
+	if err := d.disconnect(index); err != nil {
+		return err
+	}
+	// Whoever watched it lets go of it before the caller may want to attach it anew.
+	for until := time.Now().Add(letGoTime); watched(index) && time.Now().Before(until); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	return nil
 }
+
+// letGoTime is how long a watcher is given to notice that its device was detached.
+const letGoTime = 5 * time.Second
 
 // settle writes out the kernel's cache of the device. The error Is ErrInUse if somebody else may have more.
 func settle(index int) error {

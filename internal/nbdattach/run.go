@@ -10,7 +10,7 @@ import (
 )
 
 // checkEvery is how often Run looks whether the device is still attached: nobody tells when it is detached.
-const checkEvery = time.Second
+const checkEvery = 250 * time.Millisecond
 
 // Run keeps the device connected until it is detached (nil), until the context ends (its error; the device stays
 // attached), or until the server cannot be reconnected to: then the device is disconnected, so that what waits for
@@ -42,6 +42,14 @@ func (a *Attachment) Run(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// Detach disconnects the device as the function Detach does, without force.
+func (a *Attachment) Detach() error {
+	if err := settle(a.index); err != nil {
+		return err
+	}
+	return a.driver.disconnect(a.index)
 }
 
 // listen tells broken of broken connections, until the socket is closed. Messages that the kernel had to drop may

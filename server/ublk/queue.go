@@ -41,8 +41,8 @@ type queue struct {
 		sync.Mutex
 		yes bool // the eventfd is closed, or will be at once
 	}
-	workers    workers
-	results    results
+	workers workers
+	results results
 }
 
 func (d desc) op() uint32    { return d.flags & 0xff }
