@@ -131,7 +131,8 @@ func loadSkeleton(t testing.TB, path string) *Memory {
 }
 
 // TestSkeletons holds that real kernels are read as they were when their guests
-// were stopped. A moment before, their /proc/zoneinfo said 28,367 and 30,412.
+// were stopped. A moment before, their /proc/zoneinfo had said, in the order of
+// the table, 28,367, 30,412, 34,016, 26,759 and 24,740.
 func TestSkeletons(t *testing.T) {
 	for release, want := range map[string]struct {
 		free   uint64
@@ -139,11 +140,15 @@ func TestSkeletons(t *testing.T) {
 	}{
 		"6.12.117+deb12-cloud-amd64": {28359, 4},
 		"6.1.0-56-cloud-amd64":       {30398, 5},
+		"5.10.0-32-cloud-amd64":      {34029, 4},
+		"6.18.15+deb13-cloud-amd64":  {26759, 5},
+		"7.3.4+deb13-cloud-amd64":    {24985, 5},
 	} {
 		t.Run(release, func(t *testing.T) {
 			m := loadSkeleton(t, filepath.Join("testdata", "linux-"+release+".zst"))
 			set, r, err := FreePages(t.Context(), m, Options{})
-			if err != nil || set.Count() != want.free || r.ZoneFree != want.free || r.ZoneStat != want.free ||
+			if err != nil || set.Count() != want.free || r.ZoneFree != want.free ||
+				max(r.ZoneStat, want.free)-min(r.ZoneStat, want.free) > 125 || // what one processor may hold back
 				r.Levels != want.levels || r.Kernel != release {
 				t.Errorf("%+v, %v", r, err)
 			}
