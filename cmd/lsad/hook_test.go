@@ -7,9 +7,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lsad/kvmhook"
+	"lsad/kvmhook/filesource"
 	"lsad/kvmhook/uffd"
 	"lsad/kvmhook/vmmtest"
 	"lsad/server/admin"
@@ -306,6 +309,38 @@ func TestHookUsage(t *testing.T) {
 		r := lsad(t, dir, append([]string{"hook"}, test.args...)...)
 		if r.code != test.code || !strings.Contains(r.stderr, test.want) {
 			t.Errorf("lsad hook %v: exit code %d: %s; want %d with %q", test.args, r.code, r.stderr, test.code, test.want)
+		}
+	}
+}
+
+// The command lines of the page exist, and so do the metrics that it names.
+func TestHookDocs(t *testing.T) {
+	page, err := os.ReadFile("../../docs/HOOK.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, m := range regexp.MustCompile(`(?m)^ {4,}(lsad .*)$`).FindAllStringSubmatch(string(page), -1) {
+		checkExample(t, strings.Fields(m[1])[1:])
+		found++
+	}
+	if found < 6 {
+		t.Errorf("only %d commands found", found)
+	}
+	src, err := filesource.Open(filepath.Join("..", "..", "docs", "HOOK.md")) // any file will do
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	h, err := kvmhook.New(t.Context(), kvmhook.Options{Source: src})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := httptest.NewRecorder()
+	h.Handler().ServeHTTP(out, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	for _, name := range regexp.MustCompile("`(lsad_hook_[a-z_]+)").FindAllStringSubmatch(string(page), -1) {
+		if !strings.Contains(out.Body.String(), "# TYPE "+name[1]+" ") {
+			t.Errorf("there is no metric %s", name[1])
 		}
 	}
 }
