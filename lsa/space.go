@@ -291,27 +291,36 @@ func (a *Array) updatePressure() {
 	a.pressure.Store(int64(x * x * float64(slowestMiB)))
 }
 
-// slow makes a writer of so many bytes wait its share while room is short, or
-// while the map has more dirty pages than a checkpoint can keep up with.
+// slow makes a writer of so many bytes wait its share while room is short, and
+// while a checkpoint does not keep up.
 func (a *Array) slow(bytes int) {
 	if p := a.pressure.Load(); p > 0 && bytes > 0 {
 		begin := time.Now()
 		time.Sleep(time.Duration(p * int64(bytes) >> 20))
 		a.waits.note(WaitPace, begin)
 	}
-	st := a.blocks.Pressure()
-	if st < 1 {
+	if a.blocks.Pressure() < 1 && a.logBytes.Load() < a.opts.CheckpointBytes {
 		return
 	}
 	kick(a.work.checkpoint)
-	if a.blocks.Pressure() < 2 {
+	if !a.checkpointLate() {
 		return
 	}
 	begin := time.Now()
-	for i := 0; i < 1000 && a.blocks.Pressure() >= 2; i++ {
+	for i := 0; i < 1000 && a.checkpointLate(); i++ {
 		time.Sleep(time.Millisecond)
 	}
 	a.waits.note(WaitMap, begin)
+}
+
+// mostLog bounds the log behind the last checkpoint, and with it how long a
+// recovery takes, in sizes after which a checkpoint is due.
+const mostLog = 3
+
+// checkpointLate: the map has more dirty pages than a checkpoint may leave, or
+// the log has grown too long meanwhile.
+func (a *Array) checkpointLate() bool {
+	return a.blocks.Pressure() >= 2 || a.logBytes.Load() >= mostLog*a.opts.CheckpointBytes
 }
 
 // window is how many segments of a device are ready or prepared between two

@@ -35,7 +35,7 @@ func main() {
 	flag.Uint64Var(&seed, "seed", 0, "first `seed`; 0 draws one")
 	flag.IntVar(&o.Workers, "parallel", 2*runtime.GOMAXPROCS(0), "`runs` at a time")
 	flag.IntVar(&o.Config.Writers, "writers", 0, "goroutines of the workload; 0 draws 1 to 4")
-	flag.BoolVar(&o.Config.Copies, "copies", false, "also volumes with two copies; nearly full arrays of those can still get stuck")
+	flag.BoolVar(&o.Config.Copies, "copies", true, "also volumes with two copies")
 	flag.IntVar((*int)(&o.Config.Focus), "focus", 0, "1: more devices that fail, 2: more damage, 3: more collections")
 	flag.IntVar(&o.Violations, "violations", 1, "stop after so many `violations`")
 	flag.StringVar(&profile, "cpuprofile", "", "write a CPU profile to `file`")
