@@ -1,0 +1,102 @@
+package lsa
+
+import (
+	"fmt"
+	"time"
+)
+
+// window is how many segments of a device are ready or prepared between two
+// checkpoints: what the log may take meanwhile, twice.
+func (a *Array) window(d *device) int {
+	return 8 + int(2*a.opts.CheckpointBytes/d.segBytes)/len(a.devs())
+}
+
+// wantsPrepared says whether another segment of the device is to be prepared:
+// some are kept, and more where other devices have none to give, since writers
+// wait until more than the reserve is prepared. append.mu is held.
+func (a *Array) wantsPrepared(d *device) bool {
+	kept := a.keptForRescue()
+	return len(d.prepared) < 2+kept+(reserve+len(a.devs()))/len(a.devs()) || a.preparedSegments() <= reserve+kept*a.writableDevices()
+}
+
+// prepareSegments keeps some segments of each device allocated, so that
+// opening one needs no I/O and writing to it cannot run out of room.
+func (a *Array) prepareSegments() {
+	for _, d := range a.devs() {
+		if d == nil || !d.takesWrites() {
+			continue
+		}
+		for {
+			seg, ok := a.nextToPrepare(d)
+			if !ok {
+				break
+			}
+			err := a.allocate(d, seg)
+			a.append.mu.Lock()
+			d.preparing--
+			if d.hostFull = err != nil; err != nil {
+				d.ready = append(d.ready, seg)
+			} else {
+				d.segs[seg].allocated = true
+				d.prepared = append(d.prepared, seg)
+				a.append.roomAt, a.append.cannotMove = time.Now(), false
+			}
+			a.append.mu.Unlock()
+			if err != nil {
+				a.log.Warn("no room below the device", "device", d.dev.Name(), "error", err)
+				break
+			}
+		}
+	}
+	a.wakeWriters()
+}
+
+func (a *Array) nextToPrepare(d *device) (uint32, bool) {
+	a.append.mu.Lock()
+	defer a.append.mu.Unlock()
+	if !a.wantsPrepared(d) || len(d.ready) == 0 {
+		return 0, false
+	}
+	pick := 0
+	for i, seg := range d.ready { // one that has its room already, if any
+		if d.segs[seg].allocated {
+			pick = i
+			break
+		}
+	}
+	seg := d.ready[pick]
+	d.ready = append(d.ready[:pick], d.ready[pick+1:]...)
+	d.preparing++
+	return seg, true
+}
+
+func (a *Array) allocate(d *device, seg uint32) error {
+	a.append.mu.Lock()
+	warm := d.segs[seg].allocated
+	if warm {
+		d.warm--
+	}
+	a.append.mu.Unlock()
+	if warm {
+		return nil
+	}
+	if a.ballast.low(d.segBytes) {
+		return fmt.Errorf("%w: the room left is for the metadata store", ErrNoSpace)
+	}
+	return d.dev.Allocate(d.offset(seg, 0), d.segBytes)
+}
+
+// preparable counts the ready segments that can be prepared: all, or while
+// the file system below is full those that still have their room.
+func (d *device) preparable() int {
+	if !d.hostFull {
+		return len(d.ready)
+	}
+	n := 0
+	for _, seg := range d.ready {
+		if d.segs[seg].allocated {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,92 @@
+package lsa
+
+import "fmt"
+
+// roomToCome sees to it that somebody makes room, and fails if nobody can.
+func (a *Array) roomToCome(b *batch) error {
+	if err := a.devicesToCome(b); err != nil {
+		return err
+	}
+	kept := a.keptForRescue()
+	unused, preparing, collectable, emptied, canMove, writable := 0, false, 0, 0, false, false
+	for _, d := range a.devs() {
+		if d == nil || !d.takesWrites() {
+			continue
+		}
+		writable = true
+		unused += max(0, d.available()-kept)
+		preparing = preparing || d.preparable() > 0 && a.wantsPrepared(d)
+		collectable += d.collectable()
+		emptied += d.emptied()
+		canMove = canMove || a.hasRoom(d, classMoved, d.segSectors()/4, true)
+	}
+	// Collecting makes room only if there is some to begin with, and a
+	// collection cannot wait for itself.
+	if !canMove || a.append.cannotMove || b.class == classMoved {
+		collectable = emptied
+	}
+	switch {
+	case !writable:
+		return fmt.Errorf("write: %w: no device takes writes", ErrFailed)
+	case preparing && (b.urgent || unused > reserve):
+		kick(a.work.prepare)
+		return nil
+	case unused > reserve || collectable > 0:
+		kick(a.work.checkpoint)
+		kick(a.work.tidy)
+		if a.opts.Events != nil {
+			a.opts.Events.SpaceWanted()
+		}
+		return nil
+	}
+	return fmt.Errorf("write: %w: nothing is left to collect", ErrNoSpace)
+}
+
+// noteCannotMove: a collection had no room for what it moves, so no writer need
+// wait for one until a segment becomes available. append.mu is held.
+func (a *Array) noteCannotMove(b *batch) {
+	if b.class == classMoved && !a.append.cannotMove {
+		a.append.cannotMove = true
+		a.append.space.Broadcast()
+	}
+}
+
+// available counts the unused segments; while the file system below is full
+// only those that have their room still. append.mu is held.
+func (d *device) available() int {
+	if d.hostFull {
+		return len(d.prepared) + d.warm
+	}
+	return d.unused()
+}
+
+// emptied counts the segments that the next checkpoint frees. append.mu is held.
+func (d *device) emptied() int {
+	n := 0
+	for i := range d.segs {
+		if s := &d.segs[i]; s.state == segSealed && !s.damaged && s.live.Load() == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// collectable counts the segments that would give room. append.mu is held.
+func (d *device) collectable() int {
+	n := 0
+	most := uint32(float64(d.segBlocks()) * nothingToWin)
+	for i := range d.segs {
+		s := &d.segs[i]
+		if s.state == segSealed && !s.damaged && s.live.Load() < most {
+			n++
+		}
+	}
+	return n
+}
+
+func (a *Array) wakeWriters() {
+	a.append.mu.Lock()
+	a.append.full.Store(false)
+	a.append.space.Broadcast()
+	a.append.mu.Unlock()
+}
