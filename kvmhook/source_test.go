@@ -44,6 +44,13 @@ func newMemSource(pages int) *memSource {
 	return s
 }
 
+// reads is how often it was read, and how many bytes.
+func (s *memSource) reads() (calls int, bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.calls, s.bytes
+}
+
 func (s *memSource) Size() int64 { return int64(len(s.data)) }
 
 func (s *memSource) Zeros(_ context.Context, fn func(off, n int64)) error {
