@@ -39,6 +39,10 @@ func parseUnit(t *testing.T, name string) map[string][]string {
 
 func TestUnits(t *testing.T) {
 	service, socket := parseUnit(t, "lsad.service"), parseUnit(t, "lsad.socket")
+	attach := parseUnit(t, "lsad-attach@.service")
+	if got := attach["Service.ExecStart"]; len(got) != 1 || got[0] != "/usr/bin/lsad attach ${EXPORT} /dev/%I $OPTIONS" || attach["Service.Type"][0] != "notify" {
+		t.Errorf("lsad-attach@ runs %q, of type %q", got, attach["Service.Type"])
+	}
 	for key, want := range map[string]string{
 		"Service.ExecStart": "/usr/bin/lsad serve --config /etc/lsad/lsad.toml", // commands of cmd/lsad
 		"Service.Type":      "notify",
@@ -62,7 +66,7 @@ func TestSystemdAnalyze(t *testing.T) {
 		t.Skip("systemd-analyze is not installed")
 	}
 	dir := t.TempDir()
-	for _, name := range []string{"lsad.service", "lsad.socket"} {
+	for _, name := range []string{"lsad.service", "lsad.socket", "lsad-attach@.service"} {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
@@ -72,11 +76,21 @@ func TestSystemdAnalyze(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command("systemd-analyze", "verify", "--man=no", "./lsad.service", "./lsad.socket")
+	dropIn, err := os.ReadFile("lsad-ublk.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "lsad.service.d"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "lsad.service.d", "ublk.conf"), dropIn, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("systemd-analyze", "verify", "--man=no", "./lsad.service", "./lsad.socket", "./lsad-attach@nbd0.service")
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	// Other units of this machine are loaded too, and may have faults of their own.
-	complaint := regexp.MustCompile(`(?m)^.*lsad\.(service|socket)[:,].*$`).FindString(string(out))
+	complaint := regexp.MustCompile(`(?m)^.*lsad(-attach@nbd0)?\.(service|socket)[:,].*$`).FindString(string(out))
 	if complaint != "" || err != nil && len(out) == 0 {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
 	}
