@@ -4,6 +4,7 @@
 //	go run ./tools/bench nbd        lsad beside nbdkit, qemu-nbd and go-nbd's server
 //	go run ./tools/bench mem        saving the memory of a VM, beside cp and QEMU
 //	go run ./tools/bench memory     resident memory with a large volume written all over
+//	go run ./tools/bench local      ublk beside the kernel's NBD client, in an emulated guest
 //	go run ./tools/bench recovery   time to serve again after kill -9
 //	go run ./tools/bench profile    CPU profile of lsad during one row of "nbd"
 //
@@ -21,6 +22,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"lsad/tools/bench/localbench"
 )
 
 func main() {
@@ -43,6 +46,6 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newNBD(), newMem(), newMemory(), newRecovery(), newProfile())
+	root.AddCommand(newNBD(), newMem(), newMemory(), newRecovery(), newProfile(), localbench.New())
 	return root
 }
