@@ -73,6 +73,9 @@ func (s *session) take() error {
 	if err := s.fd.Read(&s.messages); err != nil {
 		return err
 	}
+	if s.h.o.afterRead != nil {
+		s.h.o.afterRead(&s.messages)
+	}
 	for i := range s.messages.Len() {
 		if err := s.apply(s.messages.At(i)); err != nil {
 			return err

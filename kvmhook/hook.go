@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"lsad/kvmhook/uffd"
 )
 
 // Options are what a Hook is made of.
@@ -25,6 +27,9 @@ type Options struct {
 	WorkingSet *WorkingSet
 	// Record remembers the order of first touches, for which the background fill is left out too.
 	Record bool
+
+	// afterRead lets a test act between the reading of events and their effect.
+	afterRead func(*uffd.Messages)
 }
 
 // Hook serves one image to one VMM.

@@ -11,9 +11,11 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"lsad/kvmhook/uffd"
 	"lsad/kvmhook/vmmtest"
 )
 
@@ -202,6 +204,33 @@ func TestRemoveRacesFetch(t *testing.T) {
 		}
 		return content(i)
 	})
+	r.end(v)
+}
+
+// Content that arrives after the removal was read from the kernel, and before it was taken note of, must not be
+// installed: the kernel would let it.
+func TestRemoveShutsOut(t *testing.T) {
+	src := newMemSource(64)
+	release := src.hold()
+	removed := make(chan answer, 1)
+	r := newRig(t, Options{Source: src, NoFill: true, afterRead: func(m *uffd.Messages) {
+		for i := range m.Len() {
+			if m.At(i).Event == uffd.EventRemove {
+				<-removed
+				release()
+				time.Sleep(50 * time.Millisecond) // in which it would be installed
+			}
+		}
+	}})
+	v := startVMM(t)
+	v.do(order{Op: "map", Socket: r.socket, Version: 3, Regions: small(64)})
+	waits := v.start(order{Op: "touch", First: 9, Last: 10})
+	eventually(t, "the fetch", func() bool { calls, _ := src.reads(); return calls > 0 })
+	a := v.start(order{Op: "remove", First: 9, Last: 10})
+	go func() { removed <- <-a }()
+	zero := func(int) []byte { return make([]byte, smallPage) }
+	compare(t, v.await(waits, "touch"), order{First: 9}, zero)
+	compare(t, v.do(order{Op: "touch", First: 9, Last: 10}), order{First: 9}, zero)
 	r.end(v)
 }
 
