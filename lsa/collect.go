@@ -63,7 +63,7 @@ func (a *Array) Collect(ctx context.Context, slot int, seg uint32, pace func(wor
 	if err != nil {
 		return 0, fmt.Errorf("collect device %s segment %d: %w", d.dev.Name(), seg, err)
 	}
-	limit := a.batchBytes() / format.BlockSize / 2
+	limit := min(a.batchBytes()/2, moveBytes) / format.BlockSize
 	for len(live) > 0 {
 		if err := ctx.Err(); err != nil {
 			return moved, err
@@ -168,20 +168,22 @@ func (a *Array) stillLive(b *liveBlock) (bool, error) {
 	return false, nil
 }
 
-// eachHeader reads the headers of a segment's records, hopping over the data.
+// eachHeader reads the headers of a segment's records, hopping over the data
+// of long ones.
 func (a *Array) eachHeader(d *device, seg, used uint32, generation uint64, fn func(h *format.RecordHeader, header []byte) error) error {
-	buf := make([]byte, format.MaxHeader)
+	w := headerWindow{d: d, seg: seg}
 	for at := uint32(0); at < used; {
-		if err := d.dev.ReadAt(buf[:format.SectorSize], d.offset(seg, at)); err != nil {
+		first, err := w.sectors(at, 1)
+		if err != nil {
 			return err
 		}
-		h, ok := format.PeekRecordHeader(buf[:format.SectorSize])
+		h, ok := format.PeekRecordHeader(first)
 		if !ok || h.Segment != seg || h.Sector != at || h.Generation != generation || at+h.TotalSectors() > d.segSectors() {
 			at++
 			continue
 		}
-		header := buf[:int(h.Sectors)*format.SectorSize]
-		if err := d.dev.ReadAt(header, d.offset(seg, at)); err != nil {
+		header, err := w.sectors(at, uint32(h.Sectors))
+		if err != nil {
 			return err
 		}
 		if !format.CheckRecordHeader(header, &h, a.super.secret) {
@@ -224,26 +226,17 @@ func (a *Array) moveGroup(d *device, seg uint32, live []liveBlock, avoid uint64)
 		b.prefer = d
 	}
 	buf := make([]byte, len(live)*format.BlockSize)
-	entries := make([]blockmap.Entry, len(live))
-	for i, l := range live {
-		entries[i] = blockmap.Entry{Kind: blockmap.KindData, CRC: l.crc, LSN: l.lsn, Place: [2]format.Place{l.place}}
-	}
-	for i := 0; i < len(live); {
-		n := a.run(entries[i:], len(live))
-		part := buf[i*format.BlockSize:][:n*format.BlockSize]
-		if err := a.readPlace(part, entries[i:i+n], 0, false); err != nil {
-			n = 1 // find out which one
-			if err := a.readToMove(part[:format.BlockSize], entries[i:i+1], live[i].other); err != nil {
-				a.reportDamaged(d, seg, &live[i], err)
-				i++
+	bad := a.readLive(d, seg, live, buf)
+	for i := range live {
+		l, part := &live[i], buf[i*format.BlockSize:][:format.BlockSize]
+		if bad[i] {
+			entry := []blockmap.Entry{{Kind: blockmap.KindData, CRC: l.crc, LSN: l.lsn, Place: [2]format.Place{l.place}}}
+			if err := a.readToMove(part, entry, l.other); err != nil {
+				a.reportDamaged(d, seg, l, err)
 				continue
 			}
 		}
-		for j := i; j < i+n; j++ {
-			l := &live[j]
-			b.addMove(l.layer, l.block, l.lsn, l.place, l.crc, buf[j*format.BlockSize:][:format.BlockSize])
-		}
-		i += n
+		b.addMove(l.layer, l.block, l.lsn, l.place, l.crc, part)
 	}
 	if len(b.changes) == 0 {
 		return nil

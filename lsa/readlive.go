@@ -1,0 +1,79 @@
+package lsa
+
+import (
+	"cmp"
+	"slices"
+
+	"lsad/lsa/format"
+)
+
+const (
+	// moveBytes is the most that a collection moves at a time: what clients ask of the device meanwhile waits.
+	moveBytes = 256 << 10
+	// spanBytes is the most that it reads at once, and gapBlocks the dead blocks between live ones that it reads
+	// along: a few more blocks cost a disk less than another read does.
+	spanBytes = 64 << 10
+	gapBlocks = 8
+)
+
+// readLive fills buf with blocks of one segment, in the order of live, with few large reads. It says which of them
+// could not be read or are not what the map says they are.
+func (a *Array) readLive(d *device, seg uint32, live []liveBlock, buf []byte) (bad []bool) {
+	bad = make([]bool, len(live))
+	order := make([]int, len(live))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(i, j int) int { return cmp.Compare(live[i].place.Sector(), live[j].place.Sector()) })
+	var span []byte
+	for len(order) > 0 {
+		first := live[order[0]].place.Sector()
+		n := spanLength(live, order)
+		bytes := int(live[order[n-1]].place.Sector()-first)*format.SectorSize + format.BlockSize
+		span = slices.Grow(span[:0], bytes)[:bytes]
+		err := d.dev.ReadAt(span, d.offset(seg, first))
+		for _, i := range order[:n] {
+			block := span[int(live[i].place.Sector()-first)*format.SectorSize:][:format.BlockSize]
+			bad[i] = err != nil || format.Checksum(block) != live[i].crc
+			copy(buf[i*format.BlockSize:], block)
+		}
+		order = order[n:]
+	}
+	return bad
+}
+
+// spanLength counts the blocks at the front of order that are read at once.
+func spanLength(live []liveBlock, order []int) int {
+	first, n := live[order[0]].place.Sector(), 1
+	for n < len(order) {
+		at, before := live[order[n]].place.Sector(), live[order[n-1]].place.Sector()
+		if at-before > (gapBlocks+1)*format.BlockSectors || int(at-first)*format.SectorSize+format.BlockSize > spanBytes {
+			break
+		}
+		n++
+	}
+	return n
+}
+
+// headerWindow reads the sectors of a segment from front to back, many at once: the headers of short records lie so
+// close together that one read brings many of them.
+type headerWindow struct {
+	d   *device
+	seg uint32
+	at  uint32 // sector where buf begins
+	buf []byte
+}
+
+// sectors returns n sectors from at on, which lie in the segment, valid until the next call.
+func (w *headerWindow) sectors(at, n uint32) ([]byte, error) {
+	if have := uint32(len(w.buf) / format.SectorSize); at < w.at || at+n > w.at+have {
+		size := min(int(w.d.segSectors()-at), max(int(n), spanBytes/format.SectorSize)) * format.SectorSize
+		w.buf = slices.Grow(w.buf[:0], size)[:size]
+		if err := w.d.dev.ReadAt(w.buf, w.d.offset(w.seg, at)); err != nil {
+			w.buf = w.buf[:0]
+			return nil, err
+		}
+		w.at = at
+	}
+	return w.buf[int(at-w.at)*format.SectorSize:][:n*format.SectorSize], nil
+}
