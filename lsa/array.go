@@ -66,7 +66,8 @@ type Array struct {
 	broken     atomic.Pointer[error]
 	pressure   atomic.Int64 // see space.go
 	counters   counters
-	waits      waits // of writers, see stalls.go
+	owed       atomic.Int64 // ns that writers are still to wait while room is short
+	waits      waits        // of writers, see stalls.go
 	lastLayer  *layerCount
 	layerSizes map[uint64]*layerCount // guarded by commit.mu
 

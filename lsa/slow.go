@@ -22,9 +22,7 @@ func (a *Array) updatePressure() {
 // while a checkpoint does not keep up.
 func (a *Array) slow(bytes int) {
 	if p := a.pressure.Load(); p > 0 && bytes > 0 {
-		begin := time.Now()
-		time.Sleep(time.Duration(p * int64(bytes) >> 20))
-		a.waits.note(WaitPace, begin)
+		a.pay(time.Duration(p * int64(bytes) >> 20))
 	}
 	if a.blocks.Pressure() < 1 && a.logBytes.Load() < a.opts.CheckpointBytes {
 		return
@@ -48,4 +46,19 @@ const mostLog = 3
 // the log has grown too long meanwhile.
 func (a *Array) checkpointLate() bool {
 	return a.blocks.Pressure() >= 2 || a.logBytes.Load() >= mostLog*a.opts.CheckpointBytes
+}
+
+// shortestWait is what writers wait at once: a sleep may be a millisecond too
+// long, so that shorter ones add up first.
+const shortestWait = time.Millisecond
+
+// pay has one writer wait for what it and those before it owe.
+func (a *Array) pay(share time.Duration) {
+	owed := a.owed.Add(int64(share))
+	if owed < int64(shortestWait) || !a.owed.CompareAndSwap(owed, 0) {
+		return
+	}
+	begin := time.Now()
+	time.Sleep(time.Duration(owed))
+	a.waits.note(WaitPace, begin)
 }

@@ -10,11 +10,12 @@ import (
 // How room is kept. reserve segments are for what makes room or keeps the
 // array alive: collection, trims, administration. fullShare of what is left is
 // the most that may hold live blocks, so that there is always garbage to
-// collect; lowShare of unused segments is where writers begin to be slowed.
+// collect; lowShare of unused segments is where writers begin to be slowed: no
+// more than what a collector keeps unused when all is well.
 const (
 	reserve      = 3
 	fullShare    = 0.95
-	lowShare     = 0.02
+	lowShare     = 0.0075
 	nothingToWin = 0.97 // segments with more live blocks are not worth collecting
 	slowestMiB   = 40 * time.Millisecond
 	patience     = 10 * time.Second // of a writer, while no segment becomes available at all
