@@ -19,13 +19,18 @@ const (
 	yieldMost = 2 * time.Millisecond
 )
 
+// span is a range of pages.
+type span struct {
+	m          *mapping
+	page, last int
+}
+
 // filler hands out what is to be filled, in order.
 type filler struct {
 	s *session
 
 	mu    sync.Mutex
-	order []at  // what comes first, in units of WorkingSet.ChunkBytes
-	chunk int64 // bytes
+	order []span // what comes first
 	maps  []*mapping
 	page  int // of maps[0], to go on with
 	left  int // workers
@@ -35,10 +40,10 @@ type filler struct {
 func (s *session) fill(wg *sync.WaitGroup) {
 	f := &filler{s: s, maps: *s.maps.Load(), left: s.h.o.FillWorkers}
 	if w := s.h.o.WorkingSet; w != nil {
-		f.chunk = w.ChunkBytes
 		for _, c := range w.Chunks {
 			if a, ok := s.byImage(c * w.ChunkBytes); ok {
-				f.order = append(f.order, a)
+				n := max(1, int(w.ChunkBytes/a.m.page))
+				f.order = append(f.order, span{a.m, a.page, min(a.page+n, a.m.pages())})
 			}
 		}
 	}
@@ -57,25 +62,36 @@ func (s *session) byImage(off int64) (at, bool) {
 	return at{}, false
 }
 
+// take claims the next pages of the span, of at most size bytes or one page, and shortens it. See mapping.claim.
+func (o *span) take(size int64) (m *mapping, first, last int, ok bool) {
+	first, last, ok = o.m.claim(o.page, o.last, max(1, int(size/o.m.page)))
+	o.page = last
+	return o.m, first, last, ok
+}
+
 // next claims the next pages to fill, of about size bytes.
 func (f *filler) next(size int64) (m *mapping, first, last int, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for len(f.order) > 0 {
-		a := f.order[0]
-		n := max(1, int(f.chunk/a.m.page))
-		if first, last, ok := a.m.claim(a.page, min(a.page+n, a.m.pages()), n); ok {
-			return a.m, first, last, true
+		o := &f.order[0]
+		m, first, last, ok := o.take(mostFill)
+		if !ok || o.page == o.last {
+			f.order = f.order[1:]
 		}
-		f.order = f.order[1:]
-	}
-	for len(f.maps) > 0 {
-		m := f.maps[0]
-		if first, last, ok := m.claim(f.page, m.pages(), max(1, int(size/m.page))); ok {
-			f.page = last
+		if last > first {
 			return m, first, last, true
 		}
-		f.maps, f.page = f.maps[1:], 0
+	}
+	for len(f.maps) > 0 {
+		o := span{f.maps[0], f.page, f.maps[0].pages()}
+		m, first, last, ok := o.take(size)
+		if f.page = o.page; !ok {
+			f.maps, f.page = f.maps[1:], 0
+		}
+		if last > first {
+			return m, first, last, true
+		}
 	}
 	return nil, 0, 0, false
 }

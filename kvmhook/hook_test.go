@@ -152,6 +152,21 @@ func TestFill(t *testing.T) {
 	r.end(v)
 }
 
+// Chunks of a working set may be larger than a read, and mappings may begin in the midst of one.
+func TestLargeChunks(t *testing.T) {
+	const pages = 3000
+	r := newRig(t, Options{Source: newMemSource(pages), WorkingSet: &WorkingSet{ChunkBytes: 8 << 20, Chunks: []int64{1, 0}}})
+	v := startVMM(t)
+	const skip = 5
+	v.do(order{Op: "map", Socket: r.socket, Version: 3, Regions: []vmmtest.Region{{Size: (pages - skip) * smallPage, Offset: skip * smallPage, Page: smallPage}}})
+	eventually(t, "the fill", func() bool { return r.Status().State == StateFilled })
+	check(t, v, order{Last: pages - skip, Threads: 2}, skip)
+	if st := r.Status(); st.FetchedFaults != 0 || st.ResidentBytes != st.ContentBytes {
+		t.Errorf("%+v", st)
+	}
+	r.end(v)
+}
+
 // Pages that the VMM removes are zeros from then on, whether they were there or not.
 func TestRemove(t *testing.T) {
 	r := newRig(t, Options{Source: newMemSource(512), NoFill: true})

@@ -143,16 +143,20 @@ func (m *mapping) mark(first, last int, state uint8) {
 	}
 }
 
-// claim marks the next run of missing pages with content in [from, to), of at most n pages, as fetching. It returns
-// false if there is none.
+// claimScan is how many pages claim looks at before it lets faults have mu.
+const claimScan = 16 << 10
+
+// claim marks the next run of missing pages with content in [from, to), of at most n pages, as fetching. The run is
+// empty where none was found yet, and the search goes on at its end; false means that there is none.
 func (m *mapping) claim(from, to, n int) (first, last int, ok bool) {
+	if from >= to {
+		return to, to, false
+	}
+	to = min(to, from+claimScan)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	fits := func(i int) bool { return m.states[i] == missing && !m.zero(i) }
 	for first = from; first < to && !fits(first); first++ {
-	}
-	if first >= to {
-		return 0, 0, false
 	}
 	for last = first; last < to && last-first < n && fits(last); last++ {
 		m.states[last] = fetching
