@@ -312,6 +312,49 @@ func TestImportInterrupted(t *testing.T) {
 	p.stop()
 }
 
+// TestStalledExport stops a server while a client of an export does not read.
+func TestStalledExport(t *testing.T) {
+	dir := t.TempDir()
+	p := serveIn(t, dir, small...)
+	makeRAM(t, filepath.Join(dir, "ram"), 4)
+	must(t, dir, "image", "import", "vm", "ram", "--paused")
+	c, err := net.Dial("unix", filepath.Join(dir, "lsad-data", "admin.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "GET /v1/images/vm/memory HTTP/1.1\r\nHost: lsad\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, 5000)); err != nil {
+		t.Fatal(err)
+	}
+	if i := mustJSON[admin.Image](t, dir, "image", "show", "vm"); len(i.Clients) != 1 || i.Clients[0] != "an export" {
+		t.Errorf("clients %q", i.Clients)
+	}
+	if r := lsad(t, dir, "image", "delete", "vm"); r.code != 1 || !strings.Contains(r.stderr, "an export") {
+		t.Errorf("delete of an image in use: %+v", r)
+	}
+	p.stop()
+}
+
+func TestBarText(t *testing.T) {
+	for _, test := range []struct {
+		p    admin.JobProgress
+		took time.Duration
+		want string
+	}{
+		{admin.JobProgress{Step: "find free pages"}, time.Second, "find free pages ..."},
+		{admin.JobProgress{Step: "copy", DoneBytes: 50 << 20, TotalBytes: 100 << 20}, 2 * time.Second, "copy [###############...............]  50% 25.0 MiB/s"},
+		{admin.JobProgress{Step: "copy", DoneBytes: 0, TotalBytes: 100}, 0, "copy [..............................]   0%"},
+		{admin.JobProgress{Step: "copy", DoneBytes: 101, TotalBytes: 100}, 0, "copy [##############################] 100%"},
+	} {
+		if got := barText(test.p, test.took); got != test.want {
+			t.Errorf("%+v: %q, want %q", test.p, got, test.want)
+		}
+	}
+}
+
 func TestBadImports(t *testing.T) {
 	dir := t.TempDir()
 	p := serveIn(t, dir, tiny...)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -85,6 +86,10 @@ func (i *images) ExportImage(ctx context.Context, name string, w io.Writer) (err
 		return coded(err)
 	}
 	defer img.Close() // it was only read
+	if d, ok := w.(interface{ SetWriteDeadline(time.Time) error }); ok {
+		// A client that does not read must not keep the server from stopping.
+		defer context.AfterFunc(ctx, func() { _ = d.SetWriteDeadline(time.Unix(1, 0)) })()
+	}
 	out, err := admin.NewImageStreamWriter(w, img.RAM())
 	if err != nil {
 		return err

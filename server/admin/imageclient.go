@@ -54,8 +54,10 @@ func (c *Client) WorkingSet(ctx context.Context, name string) (WorkingSet, error
 	return get[WorkingSet](ctx, c, imagePath(name, "/working-set"))
 }
 
-// SetWorkingSet replaces the working set of an image and returns how many chunks there was room for.
+// SetWorkingSet replaces the working set of an image and returns how many chunks, from the first on, there was room
+// for.
 func (c *Client) SetWorkingSet(ctx context.Context, name string, w WorkingSet) (kept int, err error) {
+	w.Chunks = w.Chunks[:min(len(w.Chunks), MaxWorkingSetChunks)]
 	var got WorkingSet
 	err = c.call(ctx, http.MethodPut, imagePath(name, "/working-set"), w, &got)
 	return got.Count, err

@@ -17,7 +17,8 @@ type Images interface {
 	ForkImage(ctx context.Context, image, name string) error
 	// ImportImage reads files of this machine. It calls progress now and then, from the caller's goroutine.
 	ImportImage(ctx context.Context, q ImportImage, progress func(JobProgress)) (Image, error)
-	// ExportImage writes the memory in the format of ImageStream.
+	// ExportImage writes the memory in the format of ImageStreamWriter. Where w has a method SetWriteDeadline, that
+	// ends a write that waits.
 	ExportImage(ctx context.Context, name string, w io.Writer) error
 	WorkingSet(name string) (WorkingSet, error)
 	// SetWorkingSet returns how many chunks were kept.
@@ -119,6 +120,9 @@ type ImageCounters struct {
 	StoredBytes, FreeBytes, ZeroBytes int64
 }
 
+// MaxWorkingSetChunks is how many chunks a working set may have. A Client sends no more.
+const MaxWorkingSetChunks = 1 << 16
+
 // maxWorkingSet bounds the JSON of a working set, in bytes.
 const maxWorkingSet = 1 << 20
 
@@ -183,7 +187,7 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) exportImage(w http.ResponseWriter, r *http.Request) {
-	out := &lateHeader{ResponseWriter: w}
+	out := &lateHeader{ResponseWriter: w, control: http.NewResponseController(w)}
 	if err := s.cfg.Images.ExportImage(r.Context(), r.PathValue("name"), out); err != nil {
 		if !out.wrote {
 			writeError(w, err)
@@ -200,7 +204,8 @@ func (s *Server) exportImage(w http.ResponseWriter, r *http.Request) {
 // lateHeader notes whether something was sent.
 type lateHeader struct {
 	http.ResponseWriter
-	wrote bool
+	control *http.ResponseController
+	wrote   bool
 }
 
 func (w *lateHeader) Write(p []byte) (int, error) {
@@ -210,3 +215,6 @@ func (w *lateHeader) Write(p []byte) (int, error) {
 	}
 	return w.ResponseWriter.Write(p)
 }
+
+// SetWriteDeadline ends writes at a time.
+func (w *lateHeader) SetWriteDeadline(t time.Time) error { return w.control.SetWriteDeadline(t) }

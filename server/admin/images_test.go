@@ -139,9 +139,12 @@ func TestImages(t *testing.T) {
 	if w, err := c.WorkingSet(ctx, "vm"); err != nil || !slices.Equal(w.Chunks, chunks) {
 		t.Errorf("%d chunks, %v", len(w.Chunks), err)
 	}
-	chunks = make([]int64, 1<<20)
-	if _, err := c.SetWorkingSet(ctx, "vm", WorkingSet{Chunks: chunks}); CodeOf(err) != CodeInvalid {
-		t.Errorf("a huge working set: %v", err)
+	huge := WorkingSet{Chunks: make([]int64, 1<<20)}
+	if _, err := c.SetWorkingSet(ctx, "vm", huge); err != nil || len(f.order.Chunks) != MaxWorkingSetChunks {
+		t.Errorf("of a huge working set %d chunks were sent: %v", len(f.order.Chunks), err)
+	}
+	if err := c.call(ctx, http.MethodPut, imagePath("vm", "/working-set"), huge, nil); CodeOf(err) != CodeInvalid {
+		t.Errorf("a huge request: %v", err)
 	}
 }
 
