@@ -58,7 +58,11 @@ func openDevices(specs []config.DeviceSpec, readOnly, missingOK bool) (set devic
 		case err != nil:
 			return set, err
 		}
-		set = append(set, d)
+		slow, err := slowed(d)
+		if err != nil {
+			return set, errors.Join(err, d.Close())
+		}
+		set = append(set, slow)
 		if spec.Size != 0 && d.Size() != int64(spec.Size) {
 			return set, fmt.Errorf("device %s has %d bytes, and not the %v asked for; leave the size away, or see whether it was truncated", spec.Path, d.Size(), spec.Size)
 		}

@@ -54,16 +54,29 @@ func (s *server) save(ctx context.Context, path, file string) error {
 	return f.Close()
 }
 
-// metric is the value of one sample of an lsad's metrics, by its name with labels.
-func (s *server) metric(ctx context.Context, name string) (float64, error) {
+// metrics are the samples of an lsad's metrics, by their names with labels.
+func (s *server) metrics(ctx context.Context) (map[string]float64, error) {
 	var text strings.Builder
 	if err := s.fetch(ctx, "/metrics", &text); err != nil {
-		return 0, err
+		return nil, err
 	}
+	all := map[string]float64{}
 	for lines := bufio.NewScanner(strings.NewReader(text.String())); lines.Scan(); {
-		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
-			return strconv.ParseFloat(value, 64)
+		line := lines.Text()
+		if i := strings.LastIndexByte(line, ' '); i > 0 && line[0] != '#' {
+			if v, err := strconv.ParseFloat(line[i+1:], 64); err == nil {
+				all[line[:i]] = v
+			}
 		}
+	}
+	return all, nil
+}
+
+// metric is the value of one sample of an lsad's metrics, by its name with labels.
+func (s *server) metric(ctx context.Context, name string) (float64, error) {
+	all, err := s.metrics(ctx)
+	if v, ok := all[name]; ok || err != nil {
+		return v, err
 	}
 	return 0, fmt.Errorf("lsad has no metric %s", name)
 }

@@ -199,11 +199,11 @@ func need(program, debianPackage string) error {
 	return err
 }
 
-// buildProgram builds a command of this module into a folder of dir.
-func buildProgram(ctx context.Context, dir, pkg string) (string, error) {
+// buildProgram builds a command of this module into a folder of dir, with further flags of go build.
+func buildProgram(ctx context.Context, dir, pkg string, flags ...string) (string, error) {
 	path := filepath.Join(dir, "bin", filepath.Base(pkg))
 	fmt.Fprintf(os.Stderr, "building %s\n", pkg)
-	if _, err := runProgram(ctx, "go", "build", "-o", path, pkg); err != nil {
+	if _, err := runProgram(ctx, "go", append(append([]string{"build"}, flags...), "-o", path, pkg)...); err != nil {
 		return "", fmt.Errorf("build %s: %w", pkg, err)
 	}
 	return path, nil

@@ -3,6 +3,7 @@
 //
 //	go run ./tools/bench nbd        lsad beside nbdkit, qemu-nbd and go-nbd's server
 //	go run ./tools/bench mem        saving the memory of a VM, beside cp and QEMU
+//	go run ./tools/bench gc         what clients notice of garbage collection
 //	go run ./tools/bench memory     resident memory with a large volume written all over
 //	go run ./tools/bench local      ublk beside the kernel's NBD client, in an emulated guest
 //	go run ./tools/bench recovery   time to serve again after kill -9
@@ -47,5 +48,6 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.AddCommand(newNBD(), newMem(), newMemory(), newRecovery(), newProfile(), localbench.New())
+	root.AddCommand(newGC())
 	return root
 }
