@@ -24,7 +24,7 @@ type MigrateOptions struct {
 	// which listens for a migration with post-copy switched on. It is called again after a connection was lost.
 	Dial func(ctx context.Context) (net.Conn, error)
 	// FreePages, if not nil, looks for pages that are free in the guest whose RAM is the file, and calls free for
-	// ranges of the file, in bytes. It runs once the VM is stopped for good, beside the transfer; until it returns
+	// ranges of the file, in bytes. It runs once the destination has the VM, beside the transfer; until it returns
 	// only what the destination asks for is sent. An error of it is reported and costs nothing else.
 	FreePages func(ctx context.Context, free func(off, n int64)) error
 	// Resume says that an earlier Migrate has brought the VM to the destination, which has lost its source since.
@@ -150,7 +150,7 @@ func (m *mover) send(ctx context.Context, state *State, first func(context.Conte
 	}
 	s.early = func(b Block) bool { return b.Name != m.ram.name }
 	search := m.search(ctx, o.Zero)
-	s.hold = search.done
+	s.hold, s.begun = search.done, search.start
 	defer func() {
 		search.stop()
 		s.progress.Took = time.Since(s.began)
@@ -163,13 +163,11 @@ func (m *mover) send(ctx context.Context, state *State, first func(context.Conte
 	}
 	if first == nil {
 		s.progress.Owner = Destination
-		search.start()
 		return s.recover(ctx, o, ErrLost)
 	}
 	err = s.deliver(ctx, first, func() {
 		m.result.Owner = Destination
 		s.commit()
-		search.start()
 	})
 	if err != nil && s.progress.Owner == Destination {
 		err = s.recover(ctx, o, err)

@@ -14,10 +14,13 @@ type reader struct {
 	r   *bufio.Reader
 	pos int64 // bytes read
 	err error
+	end error // what it means that the stream ends
 	buf [8]byte
 }
 
-func newReader(r io.Reader, size int) *reader { return &reader{r: bufio.NewReaderSize(r, size)} }
+func newReader(r io.Reader, size int) *reader {
+	return &reader{r: bufio.NewReaderSize(r, size), end: malformed("it ends too early")}
+}
 
 // fail keeps the first error and where it was found.
 func (r *reader) fail(err error) {
@@ -25,7 +28,7 @@ func (r *reader) fail(err error) {
 		return
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		err = fmt.Errorf("%w: it ends too early", ErrMalformed)
+		err = r.end
 	}
 	r.err = fmt.Errorf("byte %d: %w", r.pos, err)
 }

@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math/bits"
 	"net"
 	"sync"
@@ -44,6 +45,7 @@ func (l *link) close() {
 
 func (l *link) read(s *session) error {
 	p := rpParser{r: newReader(l.conn, 64<<10), state: s.state, pageSize: s.pageSize}
+	p.r.end = fmt.Errorf("%w: it closed the connection", ErrLost)
 	for {
 		m, want, err := p.next()
 		switch {

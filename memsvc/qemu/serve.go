@@ -64,6 +64,7 @@ func (s *session) hear(l *link, m message, ok bool) (done bool, err error) {
 		if s.loaded != nil {
 			s.loaded()
 		}
+		s.beginBackground()
 	case m.kind == rpShut && m.value != 0:
 		return false, fmt.Errorf("%w: it ended with status %d; its log says why", ErrRefused, m.value)
 	case m.kind == rpShut && !s.ended:
@@ -90,7 +91,7 @@ func (s *session) step(l *link) (wait time.Duration, err error) {
 	case missing == s.sent.Len():
 		s.ended = true
 		return 0, s.write(l, append(appendRAMEnd(nil), typeEOF))
-	case !s.fill || s.hold != nil:
+	case !s.fill || !s.background || s.hold != nil:
 		return -1, nil
 	}
 	if wait := s.pace.wait(time.Now()); wait > 0 {

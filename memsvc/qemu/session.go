@@ -51,11 +51,15 @@ type session struct {
 	fill      bool
 	hold      <-chan struct{} // if not nil, the background waits until it is closed
 	loaded    func()          // called when the destination has accepted the device state; may be nil
-	pace      pace
-	demand    demand
-	batch     batch
-	cursor    int64 // page at which the background goes on
-	ended     bool  // END was sent on this connection
+	begun     func()          // called when work in the background may begin; may be nil
+	// background says that pages which nobody asked for may be sent. Before the destination has loaded the device
+	// state they would only keep it from that, and the VM waits.
+	background bool
+	pace       pace
+	demand     demand
+	batch      batch
+	cursor     int64 // page at which the background goes on
+	ended      bool  // END was sent on this connection
 
 	report   func(Progress)
 	progress Progress
@@ -221,5 +225,19 @@ func (s *session) resume(ctx context.Context, l *link) error {
 	if err := s.write(l, appendCommand(nil, cmdResume, nil)); err != nil {
 		return err
 	}
-	return s.await(ctx, l, func(m message) bool { return m.kind == rpResumeAck && m.value == resumeAckOK })
+	if err := s.await(ctx, l, func(m message) bool { return m.kind == rpResumeAck && m.value == resumeAckOK }); err != nil {
+		return err
+	}
+	s.beginBackground()
+	return nil
+}
+
+func (s *session) beginBackground() {
+	if s.background {
+		return
+	}
+	s.background = true
+	if s.begun != nil {
+		s.begun()
+	}
 }

@@ -72,7 +72,7 @@ func check(t *testing.T, err error) {
 }
 
 // patience ends tests that hang; nothing takes nearly as long.
-const patience = 40 * time.Second
+const patience = 4 * time.Minute
 
 func withPatience(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
