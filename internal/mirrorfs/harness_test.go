@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -16,8 +17,12 @@ import (
 // disks are two file systems with a directory each, and what is injected into them.
 type disks struct {
 	mem    [2]*vfs.MemFS
-	inject func(side int, op errorfs.Op) error
+	inject atomic.Value // of type injector
 }
+
+type injector func(side int, op errorfs.Op) error
+
+func (d *disks) setInject(fn injector) { d.inject.Store(fn) }
 
 func newDisks(t testing.TB) *disks {
 	d := &disks{}
@@ -29,10 +34,10 @@ func newDisks(t testing.TB) *disks {
 
 func (d *disks) side(i int) Side {
 	return Side{FS: errorfs.Wrap(d.mem[i], errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if d.inject == nil {
-			return nil
+		if fn, _ := d.inject.Load().(injector); fn != nil {
+			return fn(i, op)
 		}
-		return d.inject(i, op)
+		return nil
 	})), Dir: fmt.Sprintf("/side%d", i)}
 }
 

@@ -145,12 +145,12 @@ func TestReadsOneSide(t *testing.T) {
 	d := newDisks(t)
 	filled(t, d, 3)
 	var reads [2]int
-	d.inject = func(side int, op errorfs.Op) error {
+	d.setInject(func(side int, op errorfs.Op) error {
 		if op.Kind == errorfs.OpFileReadAt && isTable(op.Path) {
 			reads[side]++
 		}
 		return nil
-	}
+	})
 	s := mustOpen(t, d.options(false))
 	s.holds(t, 3)
 	before := reads
@@ -209,21 +209,21 @@ func TestWitness(t *testing.T) {
 	o := d.options(true)
 	o.OnChange = func(g uint64) { seen = g }
 	s := mustOpen(t, o)
-	d.inject = func(side int, op errorfs.Op) error {
+	d.setInject(func(side int, op errorfs.Op) error {
 		if side == 1 {
 			return errDisk
 		}
 		return nil
-	}
+	})
 	s.fill(t, 1)
 	s.wantInService(t, "0")
 	s.close(t)
-	d.inject = func(side int, op errorfs.Op) error {
+	d.setInject(func(side int, op errorfs.Op) error {
 		if side == 0 {
 			return errDisk
 		}
 		return nil
-	}
+	})
 	o.Create, o.AtLeast = false, seen
 	if _, err := openStore(o); !errors.Is(err, ErrStale) {
 		t.Errorf("opened an old side: %v", err)
