@@ -81,6 +81,11 @@ func TestImageLife(t *testing.T) {
 	must(t, dir, "image", "export", "vm", "out")
 	mustSh(t, dir, "cmp ram out && test $(du -k out | cut -f1) -le 2100")
 	mustSh(t, dir, lsadBinary+" image export vm - | cmp - ram")
+	must(t, dir, "image", "export", "vm", "--state", "state.out")
+	mustSh(t, dir, "cmp state state.out")
+	if r := lsad(t, dir, "image", "export", "vm"); r.code != 2 {
+		t.Errorf("an export of nothing: %+v", r)
+	}
 	if r := lsad(t, dir, "image", "export", "vm", "out"); r.code != 1 || !strings.Contains(r.stderr, "exists") {
 		t.Errorf("an export over a file: %+v", r)
 	}
@@ -121,6 +126,9 @@ func TestImageLife(t *testing.T) {
 		t.Errorf("with a parent: %+v", later)
 	}
 	mustSh(t, dir, "nbdcopy "+uri("vm-later")+" l && cmp later l")
+	if r := lsad(t, dir, "image", "export", "vm-later", "--state", "none"); r.code != 1 || !strings.Contains(r.stderr, "without") {
+		t.Errorf("the state of an image that has none: %+v", r)
+	}
 
 	metrics := get(t, "http://"+p.status().Listen.HTTP[0]+"/metrics")
 	for _, line := range []string{"lsad_images 2", "lsad_image_forks 1", `lsad_image_imports_total{result="completed"} 2`, `lsad_image_imported_bytes_total{fate="zero"} 1.2582912e+07`} {

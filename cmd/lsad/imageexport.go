@@ -15,32 +15,79 @@ import (
 )
 
 func imageExportCommand(t *target) *cobra.Command {
-	return &cobra.Command{
-		Use:   "export NAME FILE",
-		Short: "Write the memory of an image into a file",
+	var state string
+	cmd := &cobra.Command{
+		Use:   "export NAME [FILE] [--state FILE]",
+		Short: "Write the memory or the device state of an image into a file",
 		Long: `Write the memory of an image into a file: the bytes of its RAM, one block after the other. What is not
-stored is a hole of the file. "-" is standard output, where holes are zeros. A file that is there already is
-not overwritten.`,
+stored is a hole of the file. "-" is standard output, where holes are zeros. With --state the VMM's device
+state is written, beside the memory or alone. A file that is there already is not overwritten.`,
 		Example: `  lsad image export web1 web1.ram
+  lsad image export web1 web1.ram --state web1.vmstate
   lsad image export web1 - | sha256sum`,
-		Args: takes("NAME", "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 && state == "" {
+				return config.Usagef("FILE is missing: where the memory goes, or --state for the device state alone")
+			}
 			return t.do(cmd, func(ctx context.Context, c *admin.Client) error {
-				if args[1] == "-" {
-					return exportTo(ctx, c, args[0], cmd.OutOrStdout())
+				if state != "" {
+					if err := t.exportState(ctx, cmd, c, args[0], state); err != nil {
+						return err
+					}
 				}
-				written, err := exportFile(ctx, c, args[0], args[1])
-				if err != nil {
-					return err
+				if len(args) == 1 {
+					return nil
 				}
-				if t.json {
-					return printJSON(cmd, map[string]any{"exported": args[0], "file": args[1], "written_bytes": written})
-				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "exported %s to %s, %s written\n", args[0], args[1], size(written))
-				return err
+				return t.exportMemory(ctx, cmd, c, args[0], args[1])
 			})
 		},
 	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 1 {
+			return takes("NAME", "FILE")(cmd, args)
+		}
+		return takes("NAME")(cmd, args)
+	}
+	cmd.Flags().StringVar(&state, "state", "", "`FILE` for the VMM's device state")
+	return cmd
+}
+
+func (t *target) exportMemory(ctx context.Context, cmd *cobra.Command, c *admin.Client, name, path string) error {
+	if path == "-" {
+		return exportTo(ctx, c, name, cmd.OutOrStdout())
+	}
+	var written int64
+	err := newFile(path, func(f *os.File) error {
+		return c.ExportImage(ctx, name, f.Truncate, func(off, n int64, from io.Reader) error {
+			written += n
+			_, err := io.Copy(io.NewOffsetWriter(f, off), from)
+			return err
+		})
+	})
+	if err != nil {
+		return err
+	}
+	return t.exported(cmd, "memory", name, path, written)
+}
+
+func (t *target) exportState(ctx context.Context, cmd *cobra.Command, c *admin.Client, name, path string) error {
+	var written int64
+	err := newFile(path, func(f *os.File) (err error) {
+		written, err = c.ImageState(ctx, name, f)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return t.exported(cmd, "device state", name, path, written)
+}
+
+func (t *target) exported(cmd *cobra.Command, what, name, path string, written int64) error {
+	if t.json {
+		return printJSON(cmd, map[string]any{"image": name, "exported": what, "file": path, "written_bytes": written})
+	}
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "exported the %s of %s to %s, %s written\n", what, name, path, size(written))
+	return err
 }
 
 // exportTo writes all bytes.
@@ -81,19 +128,14 @@ func writeZeros(w io.Writer, n int64) error {
 	return nil
 }
 
-// exportFile makes a sparse file, and nothing if it fails.
-func exportFile(ctx context.Context, c *admin.Client, name, path string) (written int64, err error) {
+// newFile makes a file and has it filled; if that fails there is none.
+func newFile(path string, fill func(*os.File) error) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return 0, err
-	}
-	err = c.ExportImage(ctx, name, f.Truncate, func(off, n int64, from io.Reader) error {
-		written += n
-		_, err := io.Copy(io.NewOffsetWriter(f, off), from)
 		return err
-	})
-	if err = errors.Join(err, f.Close()); err != nil {
-		return 0, errors.Join(err, os.Remove(path))
 	}
-	return written, nil
+	if err = errors.Join(fill(f), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
 }

@@ -75,7 +75,36 @@ func openAbsolute(path string) (*os.File, error) {
 const exportRun = 1 << 20
 
 // ExportImage implements admin.Images.
-func (i *images) ExportImage(ctx context.Context, name string, w io.Writer) (err error) {
+func (i *images) ExportImage(ctx context.Context, name string, w io.Writer) error {
+	return i.opened(ctx, name, w, func(ctx context.Context, img *memsvc.Image) error {
+		out, err := admin.NewImageStreamWriter(w, img.RAM())
+		if err != nil {
+			return err
+		}
+		e := exporter{ctx: ctx, img: img, out: out, buf: make([]byte, exportRun)}
+		if err := img.Extents(0, img.RAM(), e.extent); err != nil {
+			return err
+		}
+		if e.err != nil {
+			return e.err
+		}
+		return out.End()
+	})
+}
+
+// ImageState implements admin.Images.
+func (i *images) ImageState(ctx context.Context, name string, w io.Writer) error {
+	return i.opened(ctx, name, w, func(_ context.Context, img *memsvc.Image) error {
+		if img.Manifest().State.Length == 0 {
+			return fmt.Errorf("image %q: device state: %w: it was imported without", name, memsvc.ErrNotFound)
+		}
+		_, err := io.Copy(w, img.State())
+		return err
+	})
+}
+
+// opened opens an image for what is written to a client.
+func (i *images) opened(ctx context.Context, name string, w io.Writer, write func(context.Context, *memsvc.Image) error) error {
 	ctx, done, err := i.Job(ctx)
 	if err != nil {
 		return coded(err)
@@ -90,18 +119,7 @@ func (i *images) ExportImage(ctx context.Context, name string, w io.Writer) (err
 		// A client that does not read must not keep the server from stopping.
 		defer context.AfterFunc(ctx, func() { _ = d.SetWriteDeadline(time.Unix(1, 0)) })()
 	}
-	out, err := admin.NewImageStreamWriter(w, img.RAM())
-	if err != nil {
-		return err
-	}
-	e := exporter{ctx: ctx, img: img, out: out, buf: make([]byte, exportRun)}
-	if err := img.Extents(0, img.RAM(), e.extent); err != nil {
-		return coded(err)
-	}
-	if e.err != nil {
-		return coded(e.err)
-	}
-	return out.End()
+	return coded(write(ctx, img))
 }
 
 // exporter writes the extents of an image.

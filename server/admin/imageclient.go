@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -47,6 +48,19 @@ func (c *Client) ExportImage(ctx context.Context, name string, begin func(size i
 	}
 	defer body.Close()
 	return ReadImageStream(body, begin, run)
+}
+
+// ImageState copies the VMM's device state of an image to w.
+func (c *Client) ImageState(ctx context.Context, name string, w io.Writer) (n int64, err error) {
+	body, err := c.open(ctx, http.MethodGet, imagePath(name, "/state"), nil)
+	if err != nil {
+		return 0, err
+	}
+	defer body.Close()
+	if n, err = io.Copy(w, body); err != nil {
+		err = fmt.Errorf("device state of image %s: %w", name, err)
+	}
+	return n, err
 }
 
 // WorkingSet of an image.

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net/http"
 	"time"
@@ -20,6 +19,8 @@ type Images interface {
 	// ExportImage writes the memory in the format of ImageStreamWriter. Where w has a method SetWriteDeadline, that
 	// ends a write that waits.
 	ExportImage(ctx context.Context, name string, w io.Writer) error
+	// ImageState writes the VMM's device state.
+	ImageState(ctx context.Context, name string, w io.Writer) error
 	WorkingSet(name string) (WorkingSet, error)
 	// SetWorkingSet returns how many chunks were kept.
 	SetWorkingSet(ctx context.Context, name string, w WorkingSet) (int, error)
@@ -145,10 +146,12 @@ func (s *Server) imageRoutes(mux *http.ServeMux, private bool) {
 		}
 		handle(mux, "POST /v1/images", refuse)
 		handle(mux, "GET /v1/images/{name}/memory", refuse)
+		handle(mux, "GET /v1/images/{name}/state", refuse)
 		return
 	}
 	mux.HandleFunc("POST /v1/images", s.importImage)
-	mux.HandleFunc("GET /v1/images/{name}/memory", s.exportImage)
+	mux.HandleFunc("GET /v1/images/{name}/memory", s.exported(i.ExportImage))
+	mux.HandleFunc("GET /v1/images/{name}/state", s.exported(i.ImageState))
 }
 
 // named is a change of an image that takes a name.
@@ -186,17 +189,18 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-func (s *Server) exportImage(w http.ResponseWriter, r *http.Request) {
-	out := &lateHeader{ResponseWriter: w, control: http.NewResponseController(w)}
-	if err := s.cfg.Images.ExportImage(r.Context(), r.PathValue("name"), out); err != nil {
-		if !out.wrote {
+// exported answers with what write writes of an image.
+func (s *Server) exported(write func(ctx context.Context, name string, w io.Writer) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		out := &lateHeader{ResponseWriter: w, control: http.NewResponseController(w)}
+		err := write(r.Context(), r.PathValue("name"), out)
+		switch {
+		case err == nil:
+		case !out.wrote:
 			writeError(w, err)
-			return
-		}
-		// The stream has no end mark: the client sees that it was cut short.
-		s.cfg.Logger.Error("an export was cut short", "image", r.PathValue("name"), "error", err)
-		if !errors.Is(err, context.Canceled) {
-			panic(http.ErrAbortHandler)
+		default:
+			s.cfg.Logger.Error("an export was cut short", "image", r.PathValue("name"), "error", err)
+			panic(http.ErrAbortHandler) // so that the client does not take it for the end
 		}
 	}
 }

@@ -82,6 +82,19 @@ func (f *fakeImages) ExportImage(_ context.Context, name string, w io.Writer) er
 	return s.End()
 }
 
+func (f *fakeImages) ImageState(_ context.Context, name string, w io.Writer) error {
+	if name == "nothing" {
+		return Errorf(CodeNotFound, "image nothing not found")
+	}
+	if _, err := io.WriteString(w, "state"); err != nil {
+		return err
+	}
+	if name == "damaged" {
+		return Errorf(CodeDamaged, "the state is damaged")
+	}
+	return nil
+}
+
 func (f *fakeImages) WorkingSet(string) (WorkingSet, error) { return f.order, nil }
 func (f *fakeImages) SetWorkingSet(_ context.Context, _ string, w WorkingSet) (int, error) {
 	f.order = w
@@ -201,6 +214,20 @@ func TestExport(t *testing.T) {
 	}
 }
 
+func TestImageState(t *testing.T) {
+	c := startImages(t, &fakeImages{}, Access{Changes: true})
+	var got strings.Builder
+	if n, err := c.ImageState(t.Context(), "vm", &got); err != nil || n != 5 || got.String() != "state" {
+		t.Errorf("state %q: %v", &got, err)
+	}
+	if _, err := c.ImageState(t.Context(), "nothing", io.Discard); CodeOf(err) != CodeNotFound {
+		t.Errorf("image nothing: %v", err)
+	}
+	if _, err := c.ImageState(t.Context(), "damaged", io.Discard); err == nil {
+		t.Error("damaged state passed as whole")
+	}
+}
+
 // TestPublicListener: without the rights of the admin socket no files are read and no memory is shown, token or not.
 func TestPublicListener(t *testing.T) {
 	f := &fakeImages{}
@@ -210,6 +237,9 @@ func TestPublicListener(t *testing.T) {
 	}
 	if err := c.ExportImage(t.Context(), "vm", nil, nil); CodeOf(err) != CodeForbidden {
 		t.Errorf("export: %v", err)
+	}
+	if _, err := c.ImageState(t.Context(), "vm", io.Discard); CodeOf(err) != CodeForbidden {
+		t.Errorf("device state: %v", err)
 	}
 	if _, err := c.ForkImage(t.Context(), "vm", "twin"); err != nil {
 		t.Errorf("fork with the token: %v", err)
