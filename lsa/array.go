@@ -55,8 +55,9 @@ type Array struct {
 
 	committed  atomic.Uint64 // highest LSN acknowledged; all lower ones are too
 	checkpoint struct {
-		mu  sync.Mutex
-		lsn atomic.Uint64 // of the last durable checkpoint
+		mu     sync.Mutex
+		lsn    atomic.Uint64 // of the last durable checkpoint
+		number uint64        // of that one, guarded by mu
 	}
 	flush flusher
 

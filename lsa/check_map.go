@@ -54,10 +54,12 @@ func (c *checker) checkEntry(k blockmap.Key, e *blockmap.Entry) {
 	if p, q := e.Place[0], e.Place[1]; q != 0 && p.Device() == q.Device() {
 		c.add("map", where(), "both copies are on device %d", p.Device())
 	}
+	lost := true
 	for i, p := range e.Place {
 		if p == 0 && i > 0 {
 			continue
 		}
+		lost = lost && c.a.gone(p)
 		if int(p.Device()) >= len(c.a.devs()) {
 			c.add("map", where(), "%v: there is no such device", p)
 			continue
@@ -73,6 +75,15 @@ func (c *checker) checkEntry(k blockmap.Key, e *blockmap.Entry) {
 		c.counts[segmentUse{d.slot, p.Segment()}]++
 		c.total += format.BlockSize
 	}
+	if lost {
+		c.add("data", where(), "it went with the device of slot %d; no other copy is left", e.Place[0].Device())
+	}
+}
+
+// gone says whether the device of p left the array for good.
+func (a *Array) gone(p format.Place) bool {
+	slot := int(p.Device())
+	return slot < len(a.super.rows) && a.devs()[slot] == nil && a.super.rows[slot].State == format.DeviceGone
 }
 
 // misplaced says why no block can lie at p, "" if one can.

@@ -15,6 +15,7 @@ import (
 // cut is everything a checkpoint writes, as it was at one LSN.
 type cut struct {
 	lsn     uint64
+	number  uint64
 	pages   *blockmap.Checkpoint
 	rows    []segmentRow
 	ready   []segmentRow // of rows: may be opened once the checkpoint is durable
@@ -41,6 +42,9 @@ func (a *Array) Checkpoint(ctx context.Context) error {
 	if err == nil {
 		err = a.writeCut(c)
 	}
+	if err == nil {
+		err = a.witness(c.number)
+	}
 	if err != nil {
 		a.cutFailed(c)
 		return fmt.Errorf("checkpoint: %w", err)
@@ -59,7 +63,7 @@ func (a *Array) Checkpoint(ctx context.Context) error {
 func (a *Array) takeCut() (*cut, error) {
 	a.commit.mu.Lock()
 	defer a.commit.mu.Unlock()
-	c := &cut{lsn: a.committed.Load(), pages: a.blocks.Begin()}
+	c := &cut{lsn: a.committed.Load(), number: a.checkpoint.number + 1, pages: a.blocks.Begin()}
 	// Pages take about half as many bytes in the store as in memory. Left to grow by doubling, the batch would
 	// leave as much garbage behind as it has.
 	c.batch = a.db.NewBatchWithSize(1<<16 + int(a.blocks.Stats().Flushing)/2)
@@ -176,7 +180,7 @@ func (a *Array) cutCatalog(c *cut) error {
 	// batch that it retries: see cutFailed.
 	clear(cat.dirtyVolumes)
 	clear(cat.dirtyLayers)
-	return put([]byte{keyState}, metaState{Version: format.Version, Array: a.super.array.String(), Epoch: a.epoch(), LSN: a.cutLSN(c), NextID: cat.nextID})
+	return put([]byte{keyState}, metaState{Version: format.Version, Array: a.super.array.String(), Epoch: a.epoch(), LSN: a.cutLSN(c), Number: c.number, NextID: cat.nextID})
 }
 
 func (a *Array) cutLSN(c *cut) uint64 {

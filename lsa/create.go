@@ -10,7 +10,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
-	"lsad/internal/blockdev"
 	"lsad/lsa/format"
 )
 
@@ -22,7 +21,7 @@ func Create(ctx context.Context, o CreateOptions) error {
 	}
 	for _, d := range o.Devices {
 		if err := blank(d); err != nil {
-			return err
+			return fmt.Errorf("create array: %w", err)
 		}
 	}
 	s := superState{array: newUUID(), secret: randomUint64(), segmentSize: uint32(o.SegmentSize), sequence: 1, clean: true, served: true, incarnation: randomUint64()}
@@ -36,18 +35,6 @@ func Create(ctx context.Context, o CreateOptions) error {
 		if err := writeSuperblock(d, s.superblock(uint8(slot))); err != nil {
 			return fmt.Errorf("create array: %w", err)
 		}
-	}
-	return nil
-}
-
-// blank refuses a device that carries an array, even a damaged one.
-func blank(d blockdev.Device) error {
-	_, err := readSuperblock(d)
-	if err == nil {
-		return fmt.Errorf("create array: device %s belongs to an array: %w", d.Name(), ErrExists)
-	}
-	if !errors.Is(err, ErrNotArray) {
-		return fmt.Errorf("create array: %w", err)
 	}
 	return nil
 }

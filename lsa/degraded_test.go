@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -85,6 +86,17 @@ func testDeviceDies(t *testing.T, seed uint64) {
 	r.expect("closed and opened", r.handle("two"), want["two"])
 	if err := r.a.Close(); err != nil {
 		t.Fatal(err)
+	}
+	o := r.opts
+	o.Devices, o.FS, o.Meta = r.devices(), r.fs, "meta"
+	report, err := Check(context.Background(), o, nil)
+	if err != nil || len(report.Problems) == 0 {
+		t.Errorf("a check finds nothing of what is lost: %+v, %v", report, err)
+	}
+	for _, p := range report.Problems {
+		if p.Kind != "data" || !strings.Contains(p.What, "went with the device") {
+			t.Errorf("a check finds %v", p)
+		}
 	}
 	r.away[victim] = false
 	for _, degraded := range []bool{false, true} {

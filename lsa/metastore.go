@@ -29,7 +29,8 @@ type metaState struct {
 	Version int    `json:"version"`
 	Array   string `json:"array"`
 	Epoch   uint64 `json:"epoch"`
-	LSN     uint64 `json:"lsn"` // of the checkpoint: replay begins behind it
+	LSN     uint64 `json:"lsn"`              // of the checkpoint: replay begins behind it
+	Number  uint64 `json:"number,omitempty"` // of the checkpoint, one more than that of the one before
 	NextID  uint64 `json:"next_id"`
 }
 

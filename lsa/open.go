@@ -189,6 +189,8 @@ func (a *Array) openStore() (string, error) {
 		return "", fmt.Errorf("metadata store %s: %w: it is of array %s, the devices of %v", a.opts.Meta, ErrForeignDevice, state.Array, a.super.array)
 	case state.LSN < a.super.cut || state.Epoch+1 < a.super.epoch:
 		return "", fmt.Errorf("metadata store %s: %w: it is older than the devices (LSN %d, they know of %d)", a.opts.Meta, ErrStaleDevice, state.LSN, a.super.cut)
+	case state.Number < a.super.checkpoint:
+		return "", fmt.Errorf("metadata store %s: %w: its last checkpoint is number %d, the devices know of number %d; the map that it holds is an old one: bring the newer store back", a.opts.Meta, ErrStaleDevice, state.Number, a.super.checkpoint)
 	case state.Epoch > a.super.epoch:
 		return "", fmt.Errorf("devices: %w: the metadata store is of epoch %d, they of %d", ErrStaleDevice, state.Epoch, a.super.epoch)
 	}
@@ -199,6 +201,7 @@ func (a *Array) openStore() (string, error) {
 		return "", err
 	}
 	a.checkpoint.lsn.Store(state.LSN)
+	a.checkpoint.number = state.Number
 	return fmt.Sprintf("checkpoint at LSN %d, %d volumes", state.LSN, len(a.catalog.volumes)), nil
 }
 

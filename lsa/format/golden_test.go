@@ -134,7 +134,7 @@ var superFields = []hexfile.Field{
 	{Size: 8, Name: "incompatible features"}, {Size: 16, Name: "array"}, {Size: 16, Name: "device"}, {Size: 8, Name: "secret"},
 	{Size: 4, Name: "segment size, bytes"}, {Size: 2, Name: "slot of this device"}, {Size: 1, Name: "served"}, {Size: 1, Name: "clean"},
 	{Size: 8, Name: "sequence"}, {Size: 8, Name: "epoch"}, {Size: 8, Name: "last LSN before the epoch"}, {Size: 8, Name: "incarnation"},
-	{Size: 16, Name: "boot"}, {Size: 128, Name: "zeros"},
+	{Size: 16, Name: "boot"}, {Size: 8, Name: "number of a checkpoint"}, {Size: 120, Name: "zeros"},
 	{Size: 16, Name: "device in slot 0"}, {Size: 4, Name: "its segments"}, {Size: 1, Name: "its state"}, {Size: 11, Name: "zero"},
 	{Size: 16, Name: "device in slot 1"}, {Size: 4, Name: "its segments"}, {Size: 1, Name: "its state"}, {Size: 11, Name: "zero"},
 	{Size: 3772, Name: "zeros"}, {Size: 4, Name: "checksum of all before"},
@@ -149,7 +149,7 @@ func goldenSuperblock() *Superblock {
 	}
 	return &Superblock{
 		Compat: 1 << 63, Array: id(0x10), Secret: testSecret, Device: id(0x40), Slot: 1, SegmentSize: DefaultSegmentSize,
-		Sequence: 17, Epoch: 3, CutLSN: 999, Served: true, Boot: id(0x60), Incarnation: 0xfeed,
+		Sequence: 17, Epoch: 3, CutLSN: 999, Served: true, Boot: id(0x60), Incarnation: 0xfeed, Checkpoint: 0xc0de,
 		Devices: []DeviceRow{{ID: id(0x30), Segments: 127, State: DeviceReadOnly}, {ID: id(0x40), Segments: 255}},
 	}
 }

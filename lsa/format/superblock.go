@@ -93,6 +93,7 @@ type Superblock struct {
 	Clean            bool   // closed in order
 	Boot             UUID   // boot id of the host that opened it last
 	Incarnation      uint64 // changes when unflushed writes may have been lost
+	Checkpoint       uint64 // number of one that the metadata store has, or had: it must not have an older one
 	Devices          []DeviceRow
 }
 
@@ -115,6 +116,7 @@ func EncodeSuperblock(s *Superblock) []byte {
 	le.PutUint64(p[88:], s.Epoch)
 	le.PutUint64(p[96:], s.CutLSN)
 	le.PutUint64(p[104:], s.Incarnation)
+	le.PutUint64(p[128:], s.Checkpoint)
 	copy(p[112:], s.Boot[:])
 	for i, d := range s.Devices {
 		row := p[superFixed+i*deviceRowSize:]
@@ -149,6 +151,7 @@ func DecodeSuperblock(p []byte) (*Superblock, error) {
 		Served: p[78] != 0, Clean: p[79] != 0,
 		Sequence: le.Uint64(p[80:]), Epoch: le.Uint64(p[88:]), CutLSN: le.Uint64(p[96:]),
 		Incarnation: le.Uint64(p[104:]), Boot: UUID(p[112:128]),
+		Checkpoint: le.Uint64(p[128:]),
 	}
 	if bits := s.Incompat &^ FeaturesIncompat; bits != 0 {
 		return nil, invalid("superblock needs features %#x, which this build does not know", bits)

@@ -17,7 +17,7 @@ func randomSuperblock(rng *rand.Rand) *Superblock {
 	n := 1 + rng.IntN(MaxDevices)
 	s := &Superblock{
 		Compat: rng.Uint64(), Array: id(), Secret: rng.Uint64(), Slot: uint16(rng.IntN(n)), SegmentSize: MinSegmentSize << rng.IntN(15),
-		Sequence: rng.Uint64(), Epoch: rng.Uint64(), CutLSN: rng.Uint64(), Served: rng.IntN(2) == 0, Clean: rng.IntN(2) == 0, Boot: id(), Incarnation: rng.Uint64(),
+		Sequence: rng.Uint64(), Epoch: rng.Uint64(), CutLSN: rng.Uint64(), Served: rng.IntN(2) == 0, Clean: rng.IntN(2) == 0, Boot: id(), Incarnation: rng.Uint64(), Checkpoint: rng.Uint64(),
 	}
 	for range n {
 		s.Devices = append(s.Devices, DeviceRow{ID: id(), Segments: rng.Uint32(), State: DeviceState(rng.IntN(3))})
