@@ -296,6 +296,38 @@ func TestRemoveRacesFill(t *testing.T) {
 	r.end(v)
 }
 
+// A VMM may unmap and move its memory, if it has that told.
+func TestUnmapAndMove(t *testing.T) {
+	for _, noFill := range []bool{true, false} {
+		r := newRig(t, Options{Source: newMemSource(512), NoFill: noFill})
+		v := startVMM(t)
+		v.do(order{Op: "map", Socket: r.socket, Version: 3, Events: true, Regions: small(512)})
+		check(t, v, order{Last: 100, Threads: 2}, 0)
+		v.do(order{Op: "move"})
+		check(t, v, order{Last: 300, Threads: 2}, 0)
+		v.do(order{Op: "unmap", First: 350, Last: 400})
+		check(t, v, order{First: 300, Last: 350, Threads: 2}, 0)
+		check(t, v, order{First: 400, Last: 512, Threads: 2}, 0)
+		r.end(v)
+	}
+}
+
+// A part of a mapping cannot be followed elsewhere: that ends the hook with a reason.
+func TestMoveOfPart(t *testing.T) {
+	r := newRig(t, Options{Source: newMemSource(512), NoFill: true})
+	v := startVMM(t)
+	v.do(order{Op: "map", Socket: r.socket, Version: 3, Events: true, Regions: small(512)})
+	v.start(order{Op: "move", First: 100, Last: 200})
+	select {
+	case <-r.done:
+	case <-time.After(patience):
+		t.Fatal("the hook goes on")
+	}
+	if !errors.Is(r.err, ErrMemory) || !strings.Contains(r.err.Error(), "moved") {
+		t.Errorf("Serve: %v", r.err)
+	}
+}
+
 // Threads that wait for the same page cost one read.
 func TestCoalesce(t *testing.T) {
 	src := newMemSource(64)

@@ -89,6 +89,18 @@ func (v *machine) do(o Order) (Answer, error) {
 	case OpRemove:
 		page := v.pages[o.Region]
 		return Answer{}, unix.Madvise(v.mem[o.Region][int64(o.First)*page:int64(o.Last)*page], unix.MADV_DONTNEED)
+	case OpUnmap:
+		page := v.pages[o.Region]
+		return Answer{}, unmap(v.mem[o.Region][int64(o.First)*page : int64(o.Last)*page])
+	case OpMove:
+		page, mem := v.pages[o.Region], v.mem[o.Region]
+		if o.Last > 0 {
+			_, err := move(mem[int64(o.First)*page : int64(o.Last)*page])
+			return Answer{}, err
+		}
+		moved, err := move(mem)
+		v.mem[o.Region] = moved
+		return Answer{}, err
 	case OpGuest:
 		return runGuest(v.mem[o.Region])
 	}
@@ -105,7 +117,11 @@ func (v *machine) open(o Order) error {
 	if o.Version == 0 {
 		return v.plain(o)
 	}
-	fd, err := uffd.Open(uffd.FeatureEventRemove)
+	features := uint64(uffd.FeatureEventRemove)
+	if o.Events {
+		features |= uffd.FeatureEventUnmap | uffd.FeatureEventRemap
+	}
+	fd, err := uffd.Open(features)
 	if err != nil {
 		return err
 	}

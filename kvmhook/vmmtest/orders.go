@@ -15,6 +15,8 @@ const (
 	OpMeasure = "measure" // read a word of each of these pages, and return how long it took
 	OpWrite   = "write"   // write the first word of each of these pages
 	OpRemove  = "remove"  // madvise(MADV_DONTNEED) of these pages
+	OpUnmap   = "unmap"   // munmap of these pages
+	OpMove    = "move"    // mremap to another address: the whole region if Last is 0, else a part that is lost to further orders
 	OpGuest   = "guest"   // run GuestProgram on a virtual CPU with Region as its memory
 )
 
@@ -23,8 +25,9 @@ type Order struct {
 	ID      int
 	Op      string
 	Socket  string
-	Version int // of the handshake: 1, 2 or 3 as Firecracker has had them; 0 for no userfaultfd at all
-	File    string
+	Version int    // of the handshake: 1, 2 or 3 as Firecracker has had them; 0 for no userfaultfd at all
+	File    string // what Version 0 maps
+	Events  bool   // besides removals, have unmapping and moving told
 	Regions []Region
 	Region  int
 	First   int // pages
