@@ -33,10 +33,16 @@ const (
 	shareBand = 0.01   // from low to alternative high
 )
 
+// tiny devices, with fewer segments, have marks of their own: the others would not leave them any room.
+const tiny = 16
+
 // DefaultLimits are the marks of a device of total segments where nothing is configured.
 func DefaultLimits(total int) Limits {
 	band := max(5, Share(shareBand).Of(total))
 	low := max(4, Share(shareLow).Of(total))
+	if total < tiny {
+		band, low = 3, 2
+	}
 	return Limits{
 		Low:     low,
 		High:    low + max(1, Share(shareHigh).Of(total)),

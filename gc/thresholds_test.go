@@ -141,3 +141,12 @@ func TestConfigRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestDefaultsFitAnySize: every device that an array accepts has thresholds without anybody setting them.
+func TestDefaultsFitAnySize(t *testing.T) {
+	for total := 8; total < 1<<20; total += 1 + total/8 {
+		if _, err := (Thresholds{}).Resolve(total); err != nil {
+			t.Errorf("device of %d segments: %v", total, err)
+		}
+	}
+}
