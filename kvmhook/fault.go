@@ -22,14 +22,21 @@ func (s *session) pagefault(m uffd.Message, began time.Time) error {
 	return s.fault(a, began)
 }
 
+// extent is how many pages to take about a lone fault, and at most.
+func (s *session) extent(m *mapping) (base, most int) {
+	switch {
+	case m.page == hugePage:
+		return 1, 1
+	case s.h.o.Record:
+		return recordChunk / smallPage, recordChunk / smallPage
+	case s.h.o.NoFill: // nothing is to come that nobody asked for, but for a guest that reads on and on
+		return 1, mostFetch / smallPage
+	}
+	return int(s.base.Load() / smallPage), mostFetch / smallPage
+}
+
 func (s *session) fault(a at, began time.Time) error {
-	base, most := int(s.base.Load()/a.m.page), int(mostFetch/a.m.page)
-	if s.h.o.Record {
-		base, most = recordChunk/smallPage, recordChunk/smallPage
-	}
-	if a.m.page == hugePage {
-		base, most = 1, 1
-	}
+	base, most := s.extent(a.m)
 	c := &s.h.stats
 	v, first, last := a.m.decide(a.page, base, most)
 	switch v {

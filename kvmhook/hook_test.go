@@ -373,10 +373,11 @@ func TestBacklog(t *testing.T) {
 	r.end(v)
 }
 
-// A page that the source has lost gives a memory error; its neighbours do not.
+// A page that the source has lost gives a memory error; its neighbours do not, whether it was asked for alone, by the
+// fill, or as a neighbour.
 func TestLost(t *testing.T) {
-	for _, noFill := range []bool{true, false} {
-		t.Run(fmt.Sprintf("fill %v", !noFill), func(t *testing.T) {
+	for _, how := range []string{"alone", "fill", "neighbour"} {
+		t.Run(how, func(t *testing.T) {
 			src := newMemSource(64)
 			src.fail = func(off, n int64) error {
 				if off <= 10*smallPage && off+n > 10*smallPage {
@@ -384,11 +385,31 @@ func TestLost(t *testing.T) {
 				}
 				return nil
 			}
-			r := newRig(t, Options{Source: src, NoFill: noFill})
+			held := make(chan struct{})
+			src.asked = func(_, _ int64, urgent bool) {
+				if how == "neighbour" && !urgent {
+					<-held
+				}
+			}
+			o := Options{Source: src, NoFill: how == "alone"}
+			if how == "neighbour" { // all that the fill has is a page at the end
+				o.FillWorkers, o.WorkingSet = 1, &WorkingSet{ChunkBytes: smallPage, Chunks: []int64{60}}
+			}
+			r := newRig(t, o)
 			v := startVMM(t)
 			v.do(order{Op: "map", Socket: r.socket, Version: 3, Regions: small(64)})
+			switch how {
+			case "fill":
+				eventually(t, "the fill", func() bool { return r.Status().State == StateFilled })
+			case "neighbour":
+				eventually(t, "the fill's page", func() bool { calls, _ := src.reads(); return calls > 0 })
+			}
+			check(t, v, order{First: 9, Last: 10}, 0)
+			check(t, v, order{First: 11, Last: 12}, 0)
 			check(t, v, order{First: 0, Last: 10, Threads: 3}, 0)
-			check(t, v, order{First: 11, Last: 64, Threads: 3}, 0)
+			check(t, v, order{First: 11, Last: 60, Threads: 3}, 0)
+			close(held)
+			check(t, v, order{First: 60, Last: 64, Threads: 3}, 0)
 			v.start(order{Op: "touch", First: 10, Last: 11})
 			<-v.Ended() // of a memory error, which a Go program does not survive
 			if state, _ := v.State(); state.Success() || !strings.Contains(state.String(), "exit status 2") && !strings.Contains(state.String(), "bus error") {

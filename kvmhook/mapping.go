@@ -84,6 +84,9 @@ const (
 	giveError                // it is poisoned
 )
 
+// leastZeros is how many pages of zeros a lone fault gets, where they are small.
+const leastZeros = 8
+
 // decide says what to do about a fault, and marks the pages that it concerns. base is how many pages a fetch has
 // where nothing is known of the access, most the largest number.
 func (m *mapping) decide(page, base, most int) (v verdict, first, last int) {
@@ -98,6 +101,9 @@ func (m *mapping) decide(page, base, most int) (v verdict, first, last int) {
 		return giveError, page, page + 1
 	}
 	zero := m.zero(page)
+	if zero { // zeros cost nothing but the look at their pages
+		base = min(max(base, leastZeros), most)
+	}
 	want := m.predict(page, base, most)
 	first, last = m.around(page, want, zero)
 	m.remember(last, want)
