@@ -143,7 +143,7 @@ func (m *migration) listen(ctx context.Context, o *qemu.MigrateOptions) (end fun
 	if err != nil {
 		return nil, err
 	}
-	if err := checkExposure(ctx, "state-from", a, false, false); err != nil {
+	if err := checkPrivate(ctx, a, false); err != nil {
 		return nil, err
 	}
 	o.Listener, err = listen(ctx, "state-from", a, -1)

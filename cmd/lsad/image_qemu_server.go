@@ -120,7 +120,7 @@ func (i *images) awaitQEMU(ctx context.Context, q admin.IngestImage, p *memsvc.P
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := checkExposure(ctx, "listen", a, false, q.Insecure); err != nil {
+	if err := checkPrivate(ctx, a, q.Insecure); err != nil {
 		return nil, nil, err
 	}
 	l, err := listen(ctx, "listen", a, i.server.gid)
@@ -144,6 +144,15 @@ func (i *images) awaitQEMU(ctx context.Context, q admin.IngestImage, p *memsvc.P
 		err = context.Cause(ctx)
 	}
 	return conn, from, err
+}
+
+// checkPrivate refuses to take VMs from everybody.
+func checkPrivate(ctx context.Context, a config.Addr, insecure bool) error {
+	local, err := a.Local(ctx)
+	if err != nil || local || insecure {
+		return err
+	}
+	return config.Usagef("listen %v: other machines reach it, and QEMU's stream is neither encrypted nor says who sends it; take a unix socket or 127.0.0.1 and a tunnel, or allow it with --insecure", a)
 }
 
 // keep makes the image of what was received.
