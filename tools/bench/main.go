@@ -5,6 +5,7 @@
 //	go run ./tools/bench mem        saving the memory of a VM, beside cp and QEMU
 //	go run ./tools/bench gc         what clients notice of garbage collection
 //	go run ./tools/bench memory     resident memory with a large volume written all over
+//	go run ./tools/bench hook       the page server beside a bare handler
 //	go run ./tools/bench local      ublk beside the kernel's NBD client, in an emulated guest
 //	go run ./tools/bench recovery   time to serve again after kill -9
 //	go run ./tools/bench profile    CPU profile of lsad during one row of "nbd"
@@ -24,10 +25,12 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"lsad/kvmhook/vmmtest"
 	"lsad/tools/bench/localbench"
 )
 
 func main() {
+	vmmtest.Main() // if this process is to be the VMM of "hook"
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	err := newRoot().ExecuteContext(ctx)
 	if ctx.Err() != nil {
@@ -47,7 +50,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newNBD(), newMem(), newMemory(), newRecovery(), newProfile(), localbench.New())
+	root.AddCommand(newNBD(), newMem(), newHookBench(), newMemory(), newRecovery(), newProfile(), localbench.New())
 	root.AddCommand(newGC())
 	return root
 }
