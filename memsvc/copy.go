@@ -112,13 +112,14 @@ func (c *copier) chunk(off, end int64) error {
 
 // missing handles pages that are a hole in the source.
 func (c *copier) missing(from, to int64) error {
-	for off := from; off < to; off += PageSize {
+	all, free := (to-from)/PageSize, int64(0)
+	for off := from; c.i.free != nil && off < to; off += PageSize {
 		if c.free(off) {
-			c.pages.Free++
-		} else {
-			c.pages.Zero++
+			free++
 		}
 	}
+	c.pages.Free += free
+	c.pages.Zero += all - free
 	return c.discard(from, to)
 }
 

@@ -2,11 +2,8 @@ package memsvc
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"sync"
 	"time"
@@ -189,130 +186,6 @@ func (w *Writer) Extents(off, n int64, fn func(n int64, hole, zero bool) bool) e
 func (w *Writer) check(off, n int64) error {
 	if off < 0 || n < 0 || off%PageSize != 0 || n%PageSize != 0 || off > w.ram || n > w.ram-off {
 		return fmt.Errorf("image %q: %w: %d bytes at %d are not pages of its %d bytes of RAM", w.name, ErrInvalid, n, off, w.ram)
-	}
-	return nil
-}
-
-// stateChunk is how much device state is written at a time, in bytes.
-const stateChunk = 1 << 20
-
-// WriteState stores the device state: all that r has, at most MaxState bytes. It can be called once.
-func (w *Writer) WriteState(ctx context.Context, r io.Reader) error {
-	st := State{Offset: w.ram}
-	sum := sha256.New()
-	buf := make([]byte, stateChunk)
-	for {
-		n, err := io.ReadFull(r, buf)
-		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
-			return fmt.Errorf("image %q: device state: %w", w.name, err)
-		}
-		if n == 0 {
-			break
-		}
-		if st.Length+int64(n) > MaxState {
-			return fmt.Errorf("image %q: %w: device state of more than %d bytes", w.name, ErrInvalid, int64(MaxState))
-		}
-		_, _ = sum.Write(buf[:n]) // a hash takes everything
-		if err := w.appendState(ctx, buf[:n], st.Length); err != nil {
-			return fmt.Errorf("image %q: device state: %w", w.name, err)
-		}
-		st.Length += int64(n)
-		if err != nil {
-			break
-		}
-	}
-	if st.Length > 0 {
-		st.SHA256 = hex.EncodeToString(sum.Sum(nil))
-		w.manifest.State = st
-	}
-	return nil
-}
-
-func (w *Writer) appendState(ctx context.Context, data []byte, at int64) error {
-	padded := data
-	if rest := len(data) % PageSize; rest > 0 {
-		padded = append(slices.Clone(data), make([]byte, PageSize-rest)...)
-	}
-	off := w.ram + at
-	if err := w.s.store.Resize(ctx, w.hidden, off+int64(len(padded)), false); err != nil {
-		return err
-	}
-	errs := make([]error, 1)
-	w.volume.WriteBatch([]int64{off}, [][]byte{padded}, errs)
-	return errs[0]
-}
-
-// Summary is what is known of an image when all of it was written.
-type Summary struct {
-	Kernel  string
-	Pages   PageCounts
-	Elision Elision
-	Steps   []Step
-}
-
-// Seal makes the image what everybody sees, in one durable step. If it fails the image is gone, as after Abort.
-func (w *Writer) Seal(ctx context.Context, sum Summary) (Info, error) {
-	w.manifest.Kernel, w.manifest.Pages, w.manifest.Elision, w.manifest.Steps = sum.Kernel, sum.Pages, sum.Elision, sum.Steps
-	if err := w.seal(ctx); err != nil {
-		return Info{}, errors.Join(fmt.Errorf("image %q: %w", w.name, err), w.Abort())
-	}
-	w.end()
-	w.s.count(func(st *Stats) {
-		st.Imports++
-		st.StoredBytes += (sum.Pages.InUse - sum.Pages.Shared) * PageSize
-		st.FreeBytes += sum.Pages.Free * PageSize
-		st.ZeroBytes += sum.Pages.Zero * PageSize
-	})
-	return w.s.Get(w.name)
-}
-
-func (w *Writer) seal(ctx context.Context) error {
-	text, err := w.manifest.encode()
-	if err != nil {
-		return err
-	}
-	if err := w.volume.Flush(); err != nil {
-		return err
-	}
-	// A volume that is open for writing cannot be sealed.
-	if err := w.closeVolume(); err != nil {
-		return err
-	}
-	return w.s.publish(ctx, w.hidden, w.name, imageAttributes(text), true)
-}
-
-func (w *Writer) closeVolume() error {
-	if w.volume == nil {
-		return nil
-	}
-	err := w.volume.Close()
-	w.volume = nil
-	return err
-}
-
-// end gives the name back; it says whether that was news.
-func (w *Writer) end() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.ended {
-		return false
-	}
-	w.ended = true
-	w.s.give(w.name)
-	w.s.count(func(st *Stats) { st.ImportsActive-- })
-	return true
-}
-
-// Abort deletes what was written, and the snapshots. After Seal it does nothing.
-func (w *Writer) Abort() error {
-	if !w.end() {
-		return nil
-	}
-	w.s.count(func(st *Stats) { st.ImportsFailed++ })
-	err := w.closeVolume()
-	err = errors.Join(err, w.s.deleteStaging(context.Background(), w.hidden, w.staging))
-	if err != nil {
-		return fmt.Errorf("image %q: what was imported of it could not be deleted, the next start of the server will: %w", w.name, err)
 	}
 	return nil
 }
