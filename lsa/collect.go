@@ -198,35 +198,18 @@ func (a *Array) eachHeader(d *device, seg, used uint32, generation uint64, fn fu
 	return nil
 }
 
-// moveBlocks reads blocks, verifies them, and appends them elsewhere. Those with
-// two copies stay on their device if there is room, and never come to where
-// their other copy is.
+// moveBlocks reads blocks, verifies them, and appends them elsewhere: on their
+// own device if there is room, so that only the device that is collected works
+// for it, and never where their other copy is.
 func (a *Array) moveBlocks(d *device, seg uint32, live []liveBlock) error {
-	groups := map[uint64][]liveBlock{} // by slots to avoid
-	for _, l := range live {
-		var avoid uint64
-		if l.other != 0 {
-			avoid = 1 << l.other.Device()
-		}
-		groups[avoid] = append(groups[avoid], l)
-	}
-	for avoid, group := range groups {
-		if err := a.moveGroup(d, seg, group, avoid); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// moveGroup moves blocks that may go to the same devices.
-func (a *Array) moveGroup(d *device, seg uint32, live []liveBlock, avoid uint64) error {
-	b := newBatch(classMoved)
-	defer b.release()
-	if b.avoid = avoid; avoid != 0 {
-		b.prefer = d
-	}
 	buf := make([]byte, len(live)*format.BlockSize)
 	bad := a.readLive(d, seg, live, buf)
+	groups := map[uint64]*batch{} // by slots to avoid
+	defer func() {
+		for _, b := range groups {
+			b.release()
+		}
+	}()
 	for i := range live {
 		l, part := &live[i], buf[i*format.BlockSize:][:format.BlockSize]
 		if bad[i] {
@@ -236,12 +219,24 @@ func (a *Array) moveGroup(d *device, seg uint32, live []liveBlock, avoid uint64)
 				continue
 			}
 		}
+		var avoid uint64
+		if l.other != 0 {
+			avoid = 1 << l.other.Device()
+		}
+		b := groups[avoid]
+		if b == nil {
+			b = newBatch(classMoved)
+			b.avoid, b.prefer = avoid, d
+			groups[avoid] = b
+		}
 		b.addMove(l.layer, l.block, l.lsn, l.place, l.crc, part)
 	}
-	if len(b.changes) == 0 {
-		return nil
+	for _, b := range groups {
+		if err := a.submit(b); err != nil {
+			return err
+		}
 	}
-	return a.submit(b)
+	return nil
 }
 
 // readToMove reads one block, from its other copy if it must: moving it then
