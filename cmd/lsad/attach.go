@@ -185,7 +185,7 @@ func newDetach() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "detach /dev/nbdN",
 		Short: "Disconnect an attached disk",
-		Long:  "Disconnect a disk that lsad attach connected, after writing out what the kernel has cached of it. One that is mounted, or held by something else, is not disconnected without --force, which loses what its file system has not written yet.",
+		Long:  "Disconnect a disk that lsad attach connected, after writing out what the kernel has cached of it. One that is mounted, or held by something else, is not disconnected without --force, which writes nothing out, and fails what waits for a server that is gone.",
 		Example: `  lsad detach /dev/nbd0
   lsad attach --list                  what there is`,
 		Args: takes("/dev/nbdN"),
@@ -197,6 +197,6 @@ func newDetach() *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "disconnect it although it is in use")
+	cmd.Flags().BoolVar(&force, "force", false, "disconnect it at once, although it is in use or its server is gone")
 	return cmd
 }

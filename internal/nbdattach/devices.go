@@ -154,8 +154,9 @@ func watched(index int) bool {
 	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 
-// Detach writes out what the kernel has cached of a device, and disconnects it. A device that is mounted is
-// disconnected only with force, which fails what its file system has not written yet: the error Is ErrInUse.
+// Detach writes out what the kernel has cached of a device, and disconnects it; one that is mounted it leaves alone, and
+// the error Is ErrInUse. With force it disconnects at once, also where no server takes what would be written out; what
+// is not written yet fails.
 func Detach(name string, force bool) error {
 	index, err := ParseDevice(name)
 	if err != nil {
@@ -173,7 +174,10 @@ func Detach(name string, force bool) error {
 	if !slices.Contains(all, index) {
 		return fmt.Errorf("%s: %w; see lsad attach --list", name, ErrDevice)
 	}
-	if err := settle(index); err != nil && !force {
+	if force {
+		return d.disconnect(index)
+	}
+	if err := settle(index); err != nil {
 		return err
 	}
 	if err := d.disconnect(index); err != nil {
