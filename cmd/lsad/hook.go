@@ -218,8 +218,12 @@ func (k *hook) open(cmd *cobra.Command, log *slog.Logger) (*hookSource, error) {
 // local is where the server on this machine exports the image.
 func (k *hook) local(cmd *cobra.Command) (to nbdclient.Target, err error) {
 	err = k.do(cmd, func(ctx context.Context, c *admin.Client) error {
-		if _, err := c.Image(ctx, k.image); err != nil {
+		image, err := c.Image(ctx, k.image)
+		if err != nil {
 			return err
+		}
+		if image.Writable {
+			return fmt.Errorf("%q is a fork, which may change while a VM runs from it: name an image", k.image)
 		}
 		st, err := c.Status(ctx)
 		if err != nil {

@@ -139,6 +139,10 @@ func (p *process) ends() int {
 // A VM is restored from an image by name, its working set recorded, and used by the next restore.
 func TestHook(t *testing.T) {
 	dir, _ := hookRig(t)
+	must(t, dir, "image", "fork", "vm1", "fork1")
+	if r := lsad(t, dir, "hook", "--socket", "hook.sock", "--image", "fork1"); r.code != exitFailed || !strings.Contains(r.stderr, "is a fork") {
+		t.Errorf("a fork: exit code %d: %s", r.code, r.stderr)
+	}
 	p := startHook(t, dir, "--image", "vm1", "--record")
 	if st := hookStatus(t, dir); st.State != kvmhook.StateWaiting {
 		t.Errorf("%+v", st)
