@@ -25,13 +25,13 @@ func (s *server) openArray(ctx context.Context) error {
 		if err := s.createArray(ctx); err != nil {
 			return err
 		}
-	} else if err := s.openOld(); err != nil {
+	} else if err := s.openOld(ctx); err != nil {
 		return err
 	}
 	tuneMemory(int64(s.cfg.MapCache))
 	s.collector = newCollector(s)
 	array, err := lsa.Open(ctx, lsa.Options{
-		Devices: s.devices, FS: fileSystem, Meta: s.dir.file(metaDir),
+		Devices: s.devices, FS: s.meta.fs, Meta: s.meta.dir,
 		MapCache: int64(s.cfg.MapCache), Degraded: s.cfg.Degraded, Logger: s.log,
 		BootID: bootID(), Events: s.collector,
 	})
@@ -43,6 +43,7 @@ func (s *server) openArray(ctx context.Context) error {
 	if err := s.remember(); err != nil {
 		return err
 	}
+	s.verifyMeta()
 	return s.collector.start()
 }
 
@@ -59,15 +60,12 @@ func openAdvice(err error) string {
 }
 
 // openOld opens the devices of an array that is there.
-func (s *server) openOld() (err error) {
-	if _, err := os.Stat(s.dir.file(metaDir)); err != nil {
-		return fmt.Errorf("the array's metadata store: %w; without it the devices cannot be read: bring it back", err)
-	}
+func (s *server) openOld(ctx context.Context) (err error) {
 	if s.devices, err = openDevices(s.plan.devices, false, s.cfg.Degraded); err != nil {
 		return err
 	}
 	s.ends.add(s.closeDevices)
-	return nil
+	return s.openMeta(ctx, false)
 }
 
 // createArray makes the device files and the array. If that is cut short by a crash, the next start finds the
@@ -76,7 +74,10 @@ func (s *server) createArray(ctx context.Context) error {
 	if err := checkNewDevices(s.plan.devices, s.cfg.SegmentSize); err != nil {
 		return err
 	}
-	m := &members{Devices: s.plan.paths(), Creating: true}
+	if err := checkNewMeta(s.plan.meta); err != nil {
+		return err
+	}
+	m := &members{Devices: s.plan.paths(), Creating: true, Meta: s.plan.meta}
 	for _, d := range s.plan.devices {
 		if _, err := os.Stat(d.Path); d.Size != 0 && err != nil {
 			m.Made = append(m.Made, d.Path)
@@ -99,9 +100,14 @@ func (s *server) createArray(ctx context.Context) error {
 	}
 	s.devices = set
 	s.ends.add(s.closeDevices)
-	s.made.add(s.dir.removeMeta)
+	if err := s.makeMeta(); err != nil {
+		return err
+	}
+	if err := s.openMeta(ctx, true); err != nil {
+		return err
+	}
 	err = lsa.Create(ctx, lsa.CreateOptions{
-		Devices: set, FS: fileSystem, Meta: s.dir.file(metaDir), SegmentSize: int64(s.cfg.SegmentSize), Logger: s.log,
+		Devices: set, FS: s.meta.fs, Meta: s.meta.dir, SegmentSize: int64(s.cfg.SegmentSize), Logger: s.log,
 	})
 	if err != nil {
 		return fmt.Errorf("create the array: %w", err)
@@ -112,7 +118,7 @@ func (s *server) createArray(ctx context.Context) error {
 
 // remember writes which devices the array has, if that is news. From here on a failed start removes nothing.
 func (s *server) remember() error {
-	m := &members{Devices: s.plan.paths()}
+	m := &members{Devices: s.plan.paths(), Meta: s.plan.meta, MetaGeneration: s.meta.generation.Load()}
 	if s.members != nil {
 		m.GC = s.members.GC
 		if s.cfg.Degraded {
@@ -124,11 +130,13 @@ func (s *server) remember() error {
 	}
 	old := s.members
 	s.members = m
-	if old == nil || old.Creating || !slices.Equal(s.dir.relative(old.Devices), s.dir.relative(m.Devices)) {
+	if old == nil || old.Creating || !slices.Equal(s.dir.relative(old.Devices), s.dir.relative(m.Devices)) ||
+		!slices.Equal(s.dir.relative(old.Meta), s.dir.relative(m.Meta)) || old.MetaGeneration != m.MetaGeneration {
 		if err := s.dir.writeMembers(m); err != nil {
 			return err
 		}
 	}
+	s.remembered.Store(true)
 	s.made.forget()
 	return nil
 }

@@ -70,10 +70,11 @@ func (b *backend) Status() admin.Status {
 		Connections: len(s.nbd.Connections()),
 		LSN:         admin.LSNs{Committed: st.Committed, Durable: st.Durable, Checkpoint: st.Checkpoint},
 		Devices:     devicesOf(st.Devices),
+		Metadata:    s.metaDirs(),
 		Recovery:    recoveryOf(s.array.Recovery()),
 		Listen:      admin.Listen{NBD: listening(s.nbdOn), Admin: listening(s.adminOn), HTTP: listening(s.httpOn)},
 	}
-	if err := healthOf(&st); err != nil {
+	if err := errors.Join(healthOf(&st), s.metaHealth()); err != nil {
 		out.State, out.Problem = "degraded", err.Error()
 		if st.Failure != "" {
 			out.State = "failed"
@@ -89,7 +90,7 @@ func (b *backend) Status() admin.Status {
 // Health implements admin.Array.
 func (b *backend) Health() error {
 	st := b.server.array.Status()
-	return healthOf(&st)
+	return errors.Join(healthOf(&st), b.server.metaHealth())
 }
 
 // healthOf says what keeps the array from serving as it should.

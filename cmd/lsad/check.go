@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
@@ -41,9 +42,12 @@ func runCheck(ctx context.Context, cmd *cobra.Command, o *offline) error {
 		return err
 	}
 	defer set.close()
-	d := &dataDir{path: o.dir}
+	meta, err := (&dataDir{path: o.dir}).offlineMeta()
+	if err != nil {
+		return err
+	}
 	p := newProgress(cmd.ErrOrStderr(), "verified")
-	report, err := lsa.Check(ctx, lsa.Options{Devices: set, FS: fileSystem, Meta: d.file(metaDir)}, p.show)
+	report, err := lsa.Check(ctx, lsa.Options{Devices: set, FS: vfs.Default, Meta: meta}, p.show)
 	p.end()
 	if err != nil {
 		return fmt.Errorf("%w%s", err, openAdvice(err))

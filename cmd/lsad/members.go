@@ -27,6 +27,10 @@ type members struct {
 	Creating bool      `toml:"creating,omitempty"`
 	Made     []string  `toml:"made,omitempty"`
 	GC       gc.Config `toml:"gc,omitempty"`
+	// Meta are the directories of the metadata store, none for DIR/meta; MetaGeneration is the last that their mirror
+	// was known to have.
+	Meta           []string `toml:"meta,omitempty"`
+	MetaGeneration uint64   `toml:"meta-generation,omitempty"`
 }
 
 const membersVersion = 1
@@ -60,7 +64,7 @@ func (d *dataDir) readMembers() (*members, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s is damaged: %s; name the devices with --device after moving it away", path, strings.TrimPrefix(err.Error(), "toml: "))
 	}
-	for _, list := range [][]string{m.Devices, m.Made} {
+	for _, list := range [][]string{m.Devices, m.Made, m.Meta} {
 		for i, p := range list {
 			if !filepath.IsAbs(p) {
 				list[i] = d.file(p)
@@ -76,6 +80,7 @@ func (d *dataDir) writeMembers(m *members) error {
 	kept.Version = membersVersion
 	kept.Devices = d.relative(m.Devices)
 	kept.Made = d.relative(m.Made)
+	kept.Meta = d.relative(m.Meta)
 	var buf bytes.Buffer
 	buf.WriteString(membersHeader)
 	if err := toml.NewEncoder(&buf).Encode(kept); err != nil {

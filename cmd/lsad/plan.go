@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"lsad/internal/config"
 	"lsad/lsa"
@@ -14,6 +15,7 @@ import (
 type plan struct {
 	create  bool
 	devices []config.DeviceSpec
+	meta    []string            // directories of the metadata store, none for DIR/meta
 	volumes []config.VolumeSpec // to be created if missing
 }
 
@@ -23,14 +25,17 @@ func planArray(c *config.Config, m *members) (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	if m == nil && exists(c.DirPath(metaDir)) {
+	if where := metaFound(c); m == nil && where != "" {
 		// Somebody lost array.toml. Nothing is created where an array's metadata is.
 		if len(devices) == 0 {
-			return plan{}, fmt.Errorf("%s is missing, but there is an array's metadata in %s: name its devices with --device", c.DirPath(memberFile), c.DirPath(metaDir))
+			return plan{}, fmt.Errorf("%s is missing, but there is an array's metadata in %s: name its devices with --device", c.DirPath(memberFile), where)
 		}
 		m = &members{}
 	}
-	p := plan{create: m == nil || m.Creating, devices: devices}
+	p := plan{create: m == nil || m.Creating, devices: devices, meta: c.Meta}
+	if len(p.meta) == 0 && m != nil {
+		p.meta = m.Meta
+	}
 	if p.volumes, err = c.Volumes(); err != nil {
 		return p, err
 	}
@@ -54,6 +59,19 @@ func planArray(c *config.Config, m *members) (plan, error) {
 		}
 	}
 	return p, nil
+}
+
+// metaFound is a directory with the metadata of an array, "" for none.
+func metaFound(c *config.Config) string {
+	if dir := c.DirPath(metaDir); exists(dir) {
+		return dir
+	}
+	for _, dir := range c.Meta {
+		if exists(filepath.Join(dir, mirrorState)) {
+			return dir
+		}
+	}
+	return ""
 }
 
 func exists(path string) bool {
@@ -80,13 +98,8 @@ func (d *dataDir) clearCutShort(m *members) error {
 			return fmt.Errorf("clear up a creation that was cut short: %w", err)
 		}
 	}
-	if err := d.removeMeta(); err != nil {
+	if err := d.removeMeta(m.Meta); err != nil {
 		return fmt.Errorf("clear up a creation that was cut short: %w", err)
 	}
 	return d.removeMembers()
-}
-
-// removeMeta removes a new metadata store, and the room that the array keeps beside it.
-func (d *dataDir) removeMeta() error {
-	return errors.Join(os.RemoveAll(d.file(metaDir)), os.RemoveAll(d.file(metaDir+".reserve")))
 }

@@ -63,6 +63,7 @@ func writeConfig(w io.Writer, c *config.Config) error {
 	}
 	out.Device = texts(plan.devices)
 	out.Volume = texts(plan.volumes)
+	out.Meta = append([]string{}, plan.meta...)
 	out.NBD = texts(c.NBDAddrs())
 	out.TLS = c.TLSMode()
 	text, err := out.TOML()

@@ -10,9 +10,8 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"lsad/internal/config"
 	"lsad/lsa"
@@ -34,20 +33,22 @@ type server struct {
 	tls       *tls.Config // nil without
 	activated activated
 
-	dir       *dataDir
-	plan      plan
-	nbdOn     []net.Listener
-	adminOn   []net.Listener
-	httpOn    []net.Listener
-	membersMu sync.Mutex // guards members, and devices, once the server serves
-	members   *members
-	devices   deviceSet
-	array     *lsa.Array
-	images    *memsvc.Service
-	collector *collector
-	nbd       *nbd.Server
-	disks     *localDisks
-	started   time.Time
+	dir        *dataDir
+	plan       plan
+	nbdOn      []net.Listener
+	adminOn    []net.Listener
+	httpOn     []net.Listener
+	remembered atomic.Bool // members is what the array has
+	membersMu  sync.Mutex  // guards members, and devices, once the server serves
+	members    *members
+	devices    deviceSet
+	meta       metaStore
+	array      *lsa.Array
+	images     *memsvc.Service
+	collector  *collector
+	nbd        *nbd.Server
+	disks      *localDisks
+	started    time.Time
 
 	ends, made undo
 	failures   chan error
@@ -300,6 +301,3 @@ func (s *server) stopServing(servers []*http.Server) error {
 
 // stop undoes start, the last first.
 func (s *server) stop() error { return s.ends.run() }
-
-// fileSystem is where the metadata store lives.
-var fileSystem = vfs.Default

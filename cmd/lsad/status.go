@@ -70,6 +70,13 @@ func printStatus(cmd *cobra.Command, s admin.Status) error {
 	}
 	out.row("Server:", fmt.Sprintf("lsad %s, pid %d, up %s", s.Version, s.PID, seconds(s.UptimeSeconds)))
 	out.row("Data directory:", s.Dir)
+	for _, d := range s.Metadata {
+		state := "in service"
+		if !d.InService {
+			state = "out of service: " + d.Problem
+		}
+		out.row("Metadata:", d.Dir+", "+state)
+	}
 	out.row("NBD:", orDash(strings.Join(s.Listen.NBD, ", ")))
 	out.row("HTTP:", orDash(strings.Join(s.Listen.HTTP, ", ")))
 	out.row("Capacity:", fmt.Sprintf("%s, %s used, %s free", size(s.SizeBytes), size(s.UsedBytes), size(s.FreeBytes)))

@@ -11,6 +11,7 @@ import (
 // Config is every setting of lsad serve.
 type Config struct {
 	Dir    string   `toml:"dir"`
+	Meta   []string `toml:"meta"`   // directories; empty: DIR/meta, or what the array remembers
 	NBD    []string `toml:"nbd"`    // addresses; empty: the socket in Dir
 	HTTP   string   `toml:"http"`   // an address, or "none"
 	Volume []string `toml:"volume"` // NAME:SIZE
@@ -53,6 +54,7 @@ func Default() *Config {
 // Flags adds a flag for each setting, which writes to c and shows c's value as its default.
 func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Dir, "dir", c.Dir, "data `DIR`: metadata, sockets, and device files unless --device says otherwise")
+	fs.StringArrayVar(&c.Meta, "meta", c.Meta, "keep the array's metadata in `DIR`; give it twice, on two disks, to survive the loss of one; remembered (default DIR/meta)")
 	fs.StringArrayVar(&c.NBD, "nbd", c.NBD, "serve NBD at `ADDR`, unix:PATH or HOST:PORT; may be repeated (default unix:DIR/nbd.sock)")
 	fs.StringVar(&c.HTTP, "http", c.HTTP, "serve status and metrics over HTTP at `ADDR`; none for no HTTP")
 	fs.StringArrayVar(&c.Volume, "volume", c.Volume, "create a volume if it is missing, `NAME:SIZE`; may be repeated (default vol0:10GiB in a new array)")

@@ -117,6 +117,9 @@ func TestBadSettings(t *testing.T) {
 	}{
 		{[]string{"--dir="}, "dir is empty"},
 		{[]string{"--dir=" + strings.Repeat("x", 120)}, "shorter or a relative path"},
+		{[]string{"--meta="}, "meta is empty"},
+		{[]string{"--meta=a", "--meta=./a"}, "named twice"},
+		{[]string{"--meta=a", "--meta=b", "--meta=c"}, "one or two"},
 		{[]string{"--nbd=10809"}, "want unix:PATH or HOST:PORT"},
 		{[]string{"--nbd=unix:"}, "path of the socket is missing"},
 		{[]string{"--nbd=localhost:nbd"}, "port must be a number"},

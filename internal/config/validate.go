@@ -20,7 +20,7 @@ const (
 // Validate says what is wrong with the settings. It looks at nothing outside of them.
 func (c *Config) Validate() error {
 	for _, check := range []func() error{
-		c.checkAddrs, c.checkArray, c.checkTLS, c.checkLog,
+		c.checkAddrs, c.checkMeta, c.checkArray, c.checkTLS, c.checkLog,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -48,6 +48,22 @@ func (c *Config) checkAddrs() error {
 	}
 	if c.MaxConnections < 1 {
 		return Usagef("max-connections %d: must be at least 1", c.MaxConnections)
+	}
+	return nil
+}
+
+// checkMeta looks at the metadata directories: none, one, or two.
+func (c *Config) checkMeta() error {
+	if len(c.Meta) > 2 {
+		return Usagef("%d metadata directories: there can be one or two", len(c.Meta))
+	}
+	for i, dir := range c.Meta {
+		if dir == "" {
+			return Usagef("meta is empty: name a directory")
+		}
+		if i > 0 && filepath.Clean(dir) == filepath.Clean(c.Meta[0]) {
+			return Usagef("metadata directory %s is named twice", dir)
+		}
 	}
 	return nil
 }

@@ -42,6 +42,8 @@ var (
 	descDevLive  = desc("device_live_bytes", "Bytes on a device that the map refers to.", "device", "slot")
 	descDevUp    = desc("device_in_service", "1 while a device is read and written, 0 while it is out of service.", "device", "slot")
 
+	descMeta = desc("metadata_in_service", "1 while a directory of the array's metadata is in service, 0 while the other one serves alone.", "dir")
+
 	descLog = desc("log_bytes_total", "Bytes appended to the log: for clients, by garbage collection, headers and padding.", "kind")
 
 	descWaits = desc("write_wait_seconds", "Waits of writers inside the array: for room that collection makes, slowed since room is short (pace), for the map's checkpoint.", "cause")
@@ -84,6 +86,9 @@ func (e *exporter) Collect(ch chan<- prometheus.Metric) {
 	m.scalars(&status, e.cfg.Array.Counters())
 	m.volumes(e.cfg.Array.Volumes())
 	m.devices(status.Devices)
+	for _, d := range status.Metadata {
+		m.gauge(descMeta, flag(d.InService), d.Dir)
+	}
 	m.recovery(&status.Recovery)
 	if e.cfg.IO != nil {
 		m.io(e.cfg.IO.samples())

@@ -20,9 +20,10 @@ type Status struct {
 	Snapshots   int    `json:"snapshots"`
 	Connections int    `json:"connections"`
 
-	LSN      LSNs     `json:"lsn"`
-	Devices  []Device `json:"devices"`
-	Recovery Recovery `json:"recovery"`
+	LSN      LSNs      `json:"lsn"`
+	Devices  []Device  `json:"devices"`
+	Metadata []MetaDir `json:"metadata"`
+	Recovery Recovery  `json:"recovery"`
 }
 
 // Listen is where the server can be reached.
@@ -53,6 +54,14 @@ type Device struct {
 	Open      int    `json:"segments_open"`
 	Sealed    int    `json:"segments_sealed"`
 	Emptied   int    `json:"segments_emptied"` // of the sealed: nothing live, unused after the next checkpoint
+}
+
+// MetaDir is a directory that holds the array's metadata.
+type MetaDir struct {
+	Dir       string     `json:"dir"`
+	InService bool       `json:"in_service"`
+	Since     *time.Time `json:"since,omitempty"`   // out of service
+	Problem   string     `json:"problem,omitempty"` // why
 }
 
 // Recovery is what opening the array found and did.
