@@ -22,6 +22,11 @@ type Options struct {
 	MemoryMiB int // 0 means 512; the initramfs with all its files is part of it
 	CPUs      int // 0 means 1
 
+	// CountInstructions has the guest's clock go by the instructions that it
+	// executes, 4 ns each, instead of the host's: what it measures then hardly
+	// depends on what else the host does. It is slower.
+	CountInstructions bool
+
 	Kernel  string // series of the kernel: "" means DefaultSeries; "6.1" is the other
 	Append  string // more for the kernel's command line
 	Machine string // QEMU's machine type, "" means "pc"; with properties: "q35,smm=off"

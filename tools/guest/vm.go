@@ -211,6 +211,9 @@ func qemuArgs(k *Kernel, initramfs, socket string, o Options) []string {
 		machine += ",memory-backend=mem0"
 	}
 	args = append(args, "-machine", machine)
+	if o.CountInstructions {
+		args = append(args, "-icount", "shift=2,sleep=off")
+	}
 	for i, d := range o.Disks {
 		id := "disk" + strconv.Itoa(i)
 		args = append(args,

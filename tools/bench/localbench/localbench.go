@@ -1,8 +1,9 @@
 // Package localbench measures local disks: one volume through ublk and through the kernel's NBD client over a unix
 // socket, and a null block device as the yardstick, all in one Linux guest with lsad running in it.
 //
-// The guest is emulated, so its figures mean nothing by themselves; the ratios say what the ways cost beside each
-// other. Disks take turns in every round, and medians over the rounds are compared.
+// The guest is emulated, and its clock counts the instructions that it executes, so that the figures do not depend on
+// what else the host does. By themselves they mean nothing; the ratios say what the ways cost beside each other.
+// Disks take turns in every round, and medians over the rounds are compared.
 package localbench
 
 import (
@@ -73,7 +74,7 @@ type Result struct {
 type settings struct {
 	rounds, seconds, cpus, queues int
 	only                          string
-	json                          bool
+	wall, json                    bool
 }
 
 // New is the command.
@@ -87,7 +88,8 @@ func New() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.IntVar(&s.rounds, "rounds", 3, "how often each disk has its turn")
-	f.IntVar(&s.seconds, "seconds", 4, "of each turn")
+	f.IntVar(&s.seconds, "seconds", 1, "of each turn, by the guest's clock")
+	f.BoolVar(&s.wall, "wall", false, "have the guest's clock go by the host's, instead of by instructions")
 	f.IntVar(&s.cpus, "cpus", 2, "of the guest")
 	f.IntVar(&s.queues, "queues", 1, "of the ublk device, and connections of the NBD device")
 	f.StringVar(&s.only, "only", "", "measure only rows whose name has this in it")
@@ -106,7 +108,7 @@ func run(ctx context.Context, w io.Writer, s settings) error {
 		return err
 	}
 	vm, err := guest.Boot(ctx, guest.Options{
-		MemoryMiB: 3072, CPUs: s.cpus,
+		MemoryMiB: 3072, CPUs: s.cpus, CountInstructions: !s.wall,
 		Modules: []string{"nbd nbds_max=1", "ublk_drv", "null_blk nr_devices=1 gb=1 queue_mode=2", "ext4"},
 		Tools:   []string{"fio", "mkfs.ext4"},
 		Files:   map[string]string{"/usr/local/bin/lsad": lsad, "/etc/mke2fs.conf": "/etc/mke2fs.conf"},
@@ -249,7 +251,7 @@ func iops(out string) (float64, error) {
 }
 
 func script(ctx context.Context, vm *guest.VM, text string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	out, err := vm.Run(ctx, text)
 	if err == nil && out.Code != 0 {
