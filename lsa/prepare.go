@@ -31,10 +31,14 @@ func (a *Array) prepareSegments() {
 			if !ok {
 				break
 			}
-			err := a.allocate(d, seg)
+			fresh, err := a.allocate(d, seg)
 			a.append.mu.Lock()
 			d.preparing--
-			if d.hostFull = err != nil; err != nil {
+			news := fresh && d.hostFull != (err != nil)
+			if news {
+				d.hostFull = err != nil
+			}
+			if err != nil {
 				d.ready = append(d.ready, seg)
 			} else {
 				d.segs[seg].allocated = true
@@ -42,8 +46,13 @@ func (a *Array) prepareSegments() {
 				a.append.roomAt, a.append.cannotMove = time.Now(), false
 			}
 			a.append.mu.Unlock()
+			switch {
+			case news && err != nil:
+				a.log.Error("the file system below a device has no room for its next segment; writes fail when what is prepared is used up", "device", d.dev.Name(), "error", err)
+			case news:
+				a.log.Info("the file system below a device has room again", "device", d.dev.Name())
+			}
 			if err != nil {
-				a.log.Warn("no room below the device", "device", d.dev.Name(), "error", err)
 				break
 			}
 		}
@@ -70,7 +79,9 @@ func (a *Array) nextToPrepare(d *device) (uint32, bool) {
 	return seg, true
 }
 
-func (a *Array) allocate(d *device, seg uint32) error {
+// allocate gives a segment its room in the file system below; fresh says that
+// it had none.
+func (a *Array) allocate(d *device, seg uint32) (fresh bool, err error) {
 	a.append.mu.Lock()
 	warm := d.segs[seg].allocated
 	if warm {
@@ -78,12 +89,12 @@ func (a *Array) allocate(d *device, seg uint32) error {
 	}
 	a.append.mu.Unlock()
 	if warm {
-		return nil
+		return false, nil
 	}
 	if a.ballast.low(d.segBytes) {
-		return fmt.Errorf("%w: the room left is for the metadata store", ErrNoSpace)
+		return true, fmt.Errorf("%w: the room left is for the metadata store", ErrNoSpace)
 	}
-	return d.dev.Allocate(d.offset(seg, 0), d.segBytes)
+	return true, d.dev.Allocate(d.offset(seg, 0), d.segBytes)
 }
 
 // preparable counts the ready segments that can be prepared: all, or while

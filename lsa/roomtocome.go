@@ -42,6 +42,17 @@ func (a *Array) roomToCome(b *batch) error {
 	return fmt.Errorf("write: %w: nothing is left to collect", ErrNoSpace)
 }
 
+// hostFull says whether the file system below a device had no room for a
+// segment the last time one was asked for. append.mu is held.
+func (a *Array) hostFull() bool {
+	for _, d := range a.devs() {
+		if d != nil && d.hostFull {
+			return true
+		}
+	}
+	return false
+}
+
 // noteCannotMove: a collection had no room for what it moves, so no writer need
 // wait for one until a segment becomes available. append.mu is held.
 func (a *Array) noteCannotMove(b *batch) {

@@ -71,12 +71,16 @@ func (a *Array) waitForRoom(b *batch) (to [2]*device, err error) {
 			}
 			if a.append.unsynced {
 				kick(a.work.sync)
-				begin = time.Now()
+				if !a.hostFull() {
+					begin = time.Now()
+				}
 			} else if err := a.roomToCome(b); err != nil {
 				a.noteCannotMove(b)
 				return to, err
 			}
-			if a.append.roomAt.After(begin) {
+			// Where the file system below is full, what one device gives back
+			// another may take: that is no progress.
+			if a.append.roomAt.After(begin) && !a.hostFull() {
 				begin = a.append.roomAt
 			} else if time.Since(begin) > patience {
 				a.noteCannotMove(b)

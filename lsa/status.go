@@ -63,6 +63,7 @@ type DeviceInfo struct {
 	Sealed    int    `json:"segments_sealed"`
 	Emptied   int    `json:"segments_emptied"` // sealed, nothing live: unused after the next checkpoint
 	LiveBytes int64  `json:"live_bytes"`
+	HostFull  bool   `json:"host_full"` // the file system below it has no room for another segment
 }
 
 // Devices returns the devices in order of their slots.
@@ -84,6 +85,7 @@ func (a *Array) Devices() []DeviceInfo {
 		}
 		if d := devs[slot]; d != nil {
 			i.Name, i.Size, i.Unused = d.dev.Name(), d.dev.Size(), d.unused()
+			i.HostFull = d.hostFull
 			if i.State = row.State.String(); row.State == format.DeviceInService && !d.writable.Load() {
 				i.State = format.DeviceReadOnly.String()
 			}

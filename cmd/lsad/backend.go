@@ -104,6 +104,9 @@ func healthOf(st *lsa.Status) error {
 		default:
 			return errors.New("device " + deviceName(&d) + " is " + d.State)
 		}
+		if d.HostFull {
+			return errors.New("the file system below device " + deviceName(&d) + " is full")
+		}
 	}
 	if st.ReadOnly {
 		return errors.New("the array is read-only")
