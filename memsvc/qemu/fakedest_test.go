@@ -94,7 +94,11 @@ func (c *fakeConn) dies(at string) error {
 
 func (c *fakeConn) header() error {
 	want := (&State{Machine: c.state.Machine, config: c.state.config}).appendHeader(nil)
-	if got := c.r.bytes(len(want)); !bytes.Equal(got, want) {
+	got := c.r.bytes(len(want))
+	if c.r.err != nil {
+		return c.r.err
+	}
+	if !bytes.Equal(got, want) {
 		return fmt.Errorf("header %x instead of %x", got, want)
 	}
 	return c.dies("header")

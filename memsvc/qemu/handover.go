@@ -76,7 +76,7 @@ func (h *handover) backend(ctx context.Context, f os.FileInfo) (name string, err
 		}
 		return b.ID, nil
 	}
-	return "", unsupported("a VM whose RAM is not this file: start QEMU with -object memory-backend-file,id=mem0,mem-path=FILE,size=SIZE,share=on -machine TYPE,memory-backend=mem0")
+	return "", unsupported("a VM whose RAM is not this file: start QEMU with -object memory-backend-file,id=mem0,mem-path=FILE,size=SIZE,share=on, FILE an absolute path, and -machine TYPE,memory-backend=mem0")
 }
 
 // setCapabilities changes what has to be and remembers what was.
