@@ -14,7 +14,7 @@ import (
 func newRoot() *cobra.Command {
 	root := group("lsad", "A storage server: thin volumes in a log-structured array, served over NBD")
 	root.Long = `lsad keeps thin block volumes in a log-structured array spread over several devices
-and serves them over NBD.
+and serves them over NBD and ublk, and the memory of virtual machines page by page.
 
 lsad serve starts a server; every other command but check, dump, attach and detach talks to a running one.`
 	root.Example = `  lsad serve                          start with defaults, in ./lsad-data
