@@ -113,6 +113,7 @@ func (d *Device) step(now time.Time) Action {
 	if d.fire(now) {
 		d.level = available
 	}
+	// Not when a collection ends: a checkpoint costs the same for one segment as for many.
 	act := Action{Release: c.Unused <= d.limits.Low && c.Pending > 0}
 	if d.busy {
 		act.Until = d.nextTurn(now)
@@ -136,7 +137,6 @@ func (d *Device) step(now time.Time) Action {
 		}
 		d.end(now)
 		d.level = available
-		act.Release = act.Release || c.Pending > 0
 	}
 	act.Until = d.nextTurn(now)
 	if now.Before(d.retry) && d.retry.Before(act.Until) {

@@ -55,7 +55,8 @@ func TestResolve(t *testing.T) {
 		{"alternative high at alternative low", Thresholds{Count(4), Count(6), Count(10), Count(10)}, 1024, Limits{}, ErrHighNotAboveLow},
 		{"negative", Thresholds{Low: Count(-1)}, 1024, Limits{}, ErrLow},
 		{"more than there are", Thresholds{AltHigh: Count(64)}, 64, Limits{}, ErrTooHigh},
-		{"a device too small", Thresholds{}, 8, Limits{}, ErrTooHigh},
+		{"defaults, tiny", Thresholds{}, 8, Limits{2, 3, 4, 5}, nil},
+		{"a device too small", Thresholds{}, 5, Limits{}, ErrTooHigh},
 	} {
 		got, err := c.t.Resolve(c.total)
 		if !errors.Is(err, c.err) || c.err == nil && (err != nil || got != c.want) {
@@ -65,7 +66,7 @@ func TestResolve(t *testing.T) {
 }
 
 func TestDefaultLimitsAreValid(t *testing.T) {
-	for total := 10; total < 2_000_000; total += 1 + total/7 {
+	for total := 8; total < 2_000_000; total += 1 + total/7 {
 		if l, err := (Thresholds{}).Resolve(total); err != nil || l != DefaultLimits(total) {
 			t.Fatalf("%d segments: %+v, %v", total, l, err)
 		}

@@ -107,9 +107,12 @@ func (c *collector) set(slot int, d *gc.Device) {
 	c.devices.Store(&all)
 }
 
-// releaseEvery bounds how often a checkpoint is made only because a device wants its emptied segments: they count as
-// unused for its decisions, and the array makes a checkpoint by itself when a writer waits for them.
-const releaseEvery = 2 * time.Second
+// Checkpoints that are made only because a device wants its emptied segments are at least releaseEvery apart, and so far
+// that they take a releaseShare-th of the time. Much rarer, and a writer that needs a segment has to wait for one.
+const (
+	releaseEvery = 100 * time.Millisecond
+	releaseShare = 4
+)
 
 // releaseLoop makes checkpoints when a device wants its emptied segments.
 func (c *collector) releaseLoop(ctx context.Context) {
@@ -126,11 +129,12 @@ func (c *collector) releaseLoop(ctx context.Context) {
 			return
 		case <-pause.C:
 		}
+		begin := time.Now()
 		if err := c.server.array.Checkpoint(ctx); err != nil && ctx.Err() == nil {
 			c.log.Warn("a checkpoint for the garbage collection failed", "error", err)
 		}
 		c.SpaceWanted() // the counts have changed
-		pause.Reset(releaseEvery)
+		pause.Reset(max(releaseEvery, (releaseShare-1)*time.Since(begin)))
 	}
 }
 
