@@ -42,7 +42,7 @@ var diskTiming = blockdev.Timing{
 }
 
 func newGC() *cobra.Command {
-	g := &gcBench{device: 512 * config.MiB, segment: 512 * config.KiB}
+	g := &gcBench{device: 384 * config.MiB, segment: 512 * config.KiB}
 	cmd := &cobra.Command{
 		Use:   "gc",
 		Short: "Measure what clients notice of garbage collection",
@@ -60,8 +60,8 @@ and with two. It builds an lsad of its own, with the tag lsad_slow. Targets are 
 	f.Var(&g.segment, "segment-size", "size of a segment")
 	f.Float64Var(&g.full, "full", 0.8, "share of the devices that holds data")
 	f.Float64Var(&g.overwrites, "overwrites", 1, "how often the data are overwritten before anything is measured")
-	f.Float64Var(&g.writes, "writes", 2000, "writes a second")
-	f.Float64Var(&g.reads, "reads", 3000, "reads a second")
+	f.Float64Var(&g.writes, "writes", 1000, "writes a second")
+	f.Float64Var(&g.reads, "reads", 2000, "reads a second")
 	f.DurationVar(&g.settle, "settle", 6*time.Second, "how long the load runs before it is measured")
 	f.DurationVar(&g.window, "window", 10*time.Second, "how long each measurement takes")
 	f.IntVar(&g.windows, "windows", 3, "measurements; medians are taken over them")
