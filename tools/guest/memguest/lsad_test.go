@@ -234,3 +234,36 @@ func TestIngestRefused(t *testing.T) {
 	s.run(ctx, nil, "image", "ingest", "one", "--qmp", vm.Monitor)
 	s.run(ctx, nil, "image", "delete", "one")
 }
+
+// TestRestoreLost holds that a restore whose connection is cut in the middle finds the destination again by itself.
+func TestRestoreLost(t *testing.T) {
+	ctx := withPatience(t)
+	o := Options{MemoryMiB: 256, UsedMiB: 60}
+	vm := start(t, o)
+	s := serve(t)
+	check(t, vm.WaitLine(ctx, "ready"))
+	s.run(ctx, nil, "image", "ingest", "one", "--qmp", vm.Monitor)
+	vm.Close()
+
+	o.Incoming = true
+	vm = start(t, o)
+	check(t, vm.SetCapabilities(ctx, Capability{"events", true}))
+	wait := s.start(ctx, "image", "restore", "one", "--qmp", vm.Monitor, "--rate", "40MiB")
+	_, err := vm.QMP.Wait(ctx, func(e qmp.Event) bool { return e.Name == "RESUME" })
+	check(t, err)
+	check(t, vm.QMP.ExecuteNow(ctx, "migrate-pause", nil, nil))
+	_, err = vm.QMP.Wait(ctx, func(e qmp.Event) bool {
+		return e.Name == "MIGRATION" && strings.Contains(string(e.Data), "postcopy-paused")
+	})
+	check(t, err)
+	out, errs, err := wait()
+	if err != nil {
+		t.Fatalf("restore: %v: %s", err, errs)
+	}
+	var r restoredInfo
+	check(t, json.Unmarshal([]byte(out), &r))
+	if r.Losses != 1 || r.Owner != "destination" {
+		t.Errorf("%+v", r)
+	}
+	check(t, vm.WaitRounds(ctx, 3))
+}
