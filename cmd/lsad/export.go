@@ -3,10 +3,10 @@ package main
 import (
 	"errors"
 	"log/slog"
-	"sync/atomic"
 	"syscall"
 	"time"
 
+	"lsad/internal/loglimit"
 	"lsad/lsa"
 	"lsad/server/nbd"
 )
@@ -65,7 +65,7 @@ func (e *export) Flush() error { return e.note("flush", e.Handle.Flush()) }
 // hours, does not hide other errors.
 type ioLog struct {
 	log           *slog.Logger
-	full, failing limiter
+	full, failing loglimit.Limiter
 }
 
 func (l *ioLog) failed(op, export, client string, err error) {
@@ -76,22 +76,7 @@ func (l *ioLog) failed(op, export, client string, err error) {
 	if errors.Is(err, syscall.ENOSPC) {
 		of = &l.full
 	}
-	if more, ok := of.allow(time.Now()); ok {
+	if more, ok := of.Allow(time.Now()); ok {
 		l.log.Error("a request failed", "request", op, "export", export, "client", client, "error", err, "more_since_last", more)
 	}
-}
-
-// limiter lets one event a second pass and counts the others.
-type limiter struct {
-	next       atomic.Int64 // not before this time, in ns
-	suppressed atomic.Int64
-}
-
-func (l *limiter) allow(now time.Time) (suppressed int64, ok bool) {
-	at, next := now.UnixNano(), l.next.Load()
-	if at < next || !l.next.CompareAndSwap(next, at+int64(time.Second)) {
-		l.suppressed.Add(1)
-		return 0, false
-	}
-	return l.suppressed.Swap(0), true
 }

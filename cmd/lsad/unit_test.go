@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -80,20 +79,6 @@ func TestLimitsMatchTheArray(t *testing.T) {
 	for _, name := range []string{"a", "A.b-c_d", "0", strings.Repeat("x", 63), strings.Repeat("x", 64), "", ".a", "-a", "a/b", "a b", "a@b", "é"} {
 		if a, b := config.CheckVolumeName(name) == nil, lsa.CheckName(name) == nil; a != b {
 			t.Errorf("name %q: the settings say %v, the array %v", name, a, b)
-		}
-	}
-}
-
-func TestLimiter(t *testing.T) {
-	var l limiter
-	begin := time.Unix(100, 0)
-	for i, tt := range []struct {
-		after time.Duration
-		more  int64
-		ok    bool
-	}{{0, 0, true}, {time.Millisecond, 0, false}, {999 * time.Millisecond, 0, false}, {time.Second, 2, true}, {5 * time.Second, 0, true}} {
-		if more, ok := l.allow(begin.Add(tt.after)); more != tt.more || ok != tt.ok {
-			t.Errorf("event %d after %v: %d, %v; want %d, %v", i, tt.after, more, ok, tt.more, tt.ok)
 		}
 	}
 }

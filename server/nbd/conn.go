@@ -115,7 +115,9 @@ func (c *conn) logHandshake(err error) {
 		return
 	}
 	c.srv.stats.badHandshakes.Add(1)
-	c.log.Warn("nbd: negotiation failed", "err", err)
+	if more, ok := c.srv.logs.negotiation.Allow(time.Now()); ok {
+		c.log.Warn("nbd: negotiation failed", "err", err, "more_since_last", more)
+	}
 }
 
 // transmit serves requests until the client leaves, the connection fails or the server shuts down.

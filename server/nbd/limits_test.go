@@ -1,10 +1,13 @@
 package nbd
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -24,6 +27,43 @@ func TestConnectionLimit(t *testing.T) {
 	eventually(t, "room", func() bool { return len(r.Connections()) == 1 })
 	r.enter(t, simple, "disk").disconnect()
 	b.disconnect()
+}
+
+// TestRefusalsDoNotFillTheLog has a client that connects again and again: what the log says of it is bounded by time, not
+// by how fast the client is.
+func TestRefusalsDoNotFillTheLog(t *testing.T) {
+	const times = 200
+	var log bytes.Buffer
+	r := newRig(t, func(c *Config, _ *shelf) {
+		c.MaxConnections = 2
+		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	begin := time.Now()
+	for range times {
+		c := r.dial(t)
+		c.greet(0)
+		c.write(make([]byte, 16)) // no option begins so
+		c.closed()
+		eventually(t, "the end of the connection", func() bool { return len(r.Connections()) == 0 })
+	}
+	a, b := r.enter(t, simple, "disk"), r.enter(t, simple, "disk")
+	for range times {
+		r.dial(t).closed()
+	}
+	most := int(time.Since(begin)/time.Second) + 1
+	a.disconnect()
+	b.disconnect()
+	if err := r.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s := r.Stats(); s.Refused != times || s.BadHandshakes != times {
+		t.Errorf("%d connections refused, %d bad handshakes", s.Refused, s.BadHandshakes)
+	}
+	for _, msg := range []string{"connection refused", "negotiation failed"} {
+		if n := strings.Count(log.String(), msg); n < 1 || n > most {
+			t.Errorf("%d lines about %q in %d s", n, msg, most)
+		}
+	}
 }
 
 // TestSilentClients has clients that stop in the middle of something. They are dropped; one that is only idle

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"lsad/internal/loglimit"
 )
 
 // Server serves the exports of one catalog on any number of listeners.
@@ -16,6 +18,7 @@ type Server struct {
 	contexts []metaContext
 	buffers  budget
 	stats    serverStats
+	logs     logLimits
 
 	mu        sync.Mutex
 	stopping  bool
@@ -23,6 +26,11 @@ type Server struct {
 	conns     map[*conn]struct{}
 	lastID    uint64
 	wg        sync.WaitGroup // connections and Serve calls
+}
+
+// logLimits are of what a client can have logged without ever getting an export, as often as it can connect.
+type logLimits struct {
+	refused, negotiation loglimit.Limiter
 }
 
 // New returns a server that is ready for Serve.
@@ -99,7 +107,9 @@ func (s *Server) start(nc net.Conn) {
 	s.mu.Unlock()
 	if refused != "" {
 		s.stats.refused.Add(1)
-		s.cfg.Logger.Warn("nbd: connection refused", "client", c.client.Addr, "reason", refused, "limit", s.cfg.MaxConnections)
+		if more, ok := s.logs.refused.Allow(time.Now()); ok {
+			s.cfg.Logger.Warn("nbd: connection refused", "client", c.client.Addr, "reason", refused, "limit", s.cfg.MaxConnections, "more_since_last", more)
+		}
 		nc.Close()
 		return
 	}
