@@ -85,8 +85,8 @@ type oracle struct {
 	// durable counts for the voiding of a write that failed: the write and its
 	// void have one LSN, and as long as neither is synced a crash may keep either.
 	durable int64
-	all   []sighting
-	seen  *observation
+	all     []sighting
+	seen    *observation
 }
 
 // check compares an open array with what the model says of the instant. The
