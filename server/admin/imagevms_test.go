@@ -1,0 +1,83 @@
+package admin
+
+import (
+	"context"
+	"net"
+	"path/filepath"
+	"testing"
+)
+
+// fakeVMs saves and restores in no time.
+type fakeVMs struct{ begun chan struct{} }
+
+func (f *fakeVMs) IngestImage(ctx context.Context, q IngestImage, progress func(JobProgress)) (Image, error) {
+	if q.Name == "waits" {
+		close(f.begun)
+		<-ctx.Done()
+		return Image{}, ctx.Err()
+	}
+	progress(JobProgress{Step: "receive memory", DoneBytes: 1, TotalBytes: 2})
+	return Image{Name: q.Name, Machine: q.Listen + q.QMP}, nil
+}
+
+func (f *fakeVMs) RestoreImage(_ context.Context, name string, q RestoreImage, _ func(JobProgress)) (Restored, error) {
+	if name == "nothing" {
+		return Restored{}, Errorf(CodeNotFound, "image nothing not found")
+	}
+	return Restored{Owner: q.To, SentBytes: q.BytesPerSecond}, nil
+}
+
+func startVMs(t *testing.T, f *fakeVMs, a Access) *Client {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := New(Config{Array: &fakeArray{}, ImageVMs: f, Token: testToken}).HTTP(a)
+	done := make(chan error)
+	go func() { done <- srv.Serve(l) }()
+	t.Cleanup(func() {
+		srv.Close()
+		<-done
+	})
+	return NewClient("unix", path, testToken)
+}
+
+func TestImageVMs(t *testing.T) {
+	f := &fakeVMs{begun: make(chan struct{})}
+	c := startVMs(t, f, Access{Changes: true})
+	ctx := t.Context()
+	steps := 0
+	i, err := c.IngestImage(ctx, IngestImage{Name: "vm", Listen: "unix:/x", QMP: "/y"}, func(p JobProgress) { steps++ })
+	if err != nil || i.Name != "vm" || i.Machine != "unix:/x/y" || steps != 1 {
+		t.Errorf("saved %+v, %v, %d steps", i, err, steps)
+	}
+	r, err := c.RestoreImage(ctx, "vm", RestoreImage{To: "unix:/z", BytesPerSecond: 5}, nil)
+	if err != nil || r.Owner != "unix:/z" || r.SentBytes != 5 {
+		t.Errorf("restored %+v, %v", r, err)
+	}
+	if _, err := c.RestoreImage(ctx, "nothing", RestoreImage{}, nil); CodeOf(err) != CodeNotFound {
+		t.Errorf("of nothing: %v", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		<-f.begun
+		cancel()
+	}()
+	if _, err := c.IngestImage(ctx, IngestImage{Name: "waits"}, nil); err == nil {
+		t.Error("a job whose client has gone went on")
+	}
+}
+
+// TestImageVMsAreForTheOwner holds that nobody but who has the admin socket can make the server listen or connect:
+// a token does not do.
+func TestImageVMsAreForTheOwner(t *testing.T) {
+	c := startVMs(t, &fakeVMs{}, Access{})
+	if _, err := c.IngestImage(t.Context(), IngestImage{Name: "vm"}, nil); CodeOf(err) != CodeForbidden {
+		t.Errorf("ingest: %v", err)
+	}
+	if _, err := c.RestoreImage(t.Context(), "vm", RestoreImage{}, nil); CodeOf(err) != CodeForbidden {
+		t.Errorf("restore: %v", err)
+	}
+}
