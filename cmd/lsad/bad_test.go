@@ -276,6 +276,15 @@ func TestCheckFindsDamagedData(t *testing.T) {
 	}
 }
 
+// TestDumpUnusedSegment: nothing to show is said, not shown.
+func TestDumpUnusedSegment(t *testing.T) {
+	dir := t.TempDir()
+	serveIn(t, dir, small...).stop()
+	if out := must(t, dir, "dump", "--segment=0/7"); !strings.Contains(out, "segment 0/7 was never used") {
+		t.Errorf("dump of an unused segment: %q", out)
+	}
+}
+
 // lastDataBlock finds a block of data on the devices of a stopped array: the file, and the offset in it.
 func lastDataBlock(t *testing.T, dir string) (path string, off int64) {
 	t.Helper()

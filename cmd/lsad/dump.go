@@ -259,6 +259,10 @@ func (d *dumper) records(dev blockdev.Device, super *format.Superblock, seg uint
 	if d.json {
 		return printJSON(d.cmd, all)
 	}
+	if len(all) == 0 {
+		_, err := fmt.Fprintf(d.out, "no records: segment %d/%d was never used, or none of its records is intact\n", super.Slot, seg)
+		return err
+	}
 	for _, l := range all {
 		fmt.Fprintf(d.out, "sector %d, %d sectors: LSN %d..%d, epoch %d, generation %d, durable %d, %d blocks%s\n",
 			l.Sector, l.Sectors, l.FirstLSN, l.LastLSN, l.Epoch, l.Generation, l.DurableLSN, l.Blocks, l.Flags)
