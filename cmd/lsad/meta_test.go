@@ -5,9 +5,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // twoDirs are flags for metadata in two directories.
@@ -240,4 +243,41 @@ func TestMetaNewNotEmpty(t *testing.T) {
 	if _, err := os.Stat(kept); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestMetaFull fills the file system of one metadata directory. Neither directory is out of service for that, and
+// nothing that was acknowledged is lost.
+func TestMetaFull(t *testing.T) {
+	needTool(t, "qemu-io")
+	if os.Getuid() != 0 {
+		t.Skip("mounting a small file system takes root")
+	}
+	dir := t.TempDir()
+	small := filepath.Join(dir, "small")
+	if err := os.Mkdir(small, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", small, "tmpfs", 0, "size=24m"); err != nil {
+		t.Skipf("no tmpfs can be mounted here: %v", err)
+	}
+	t.Cleanup(func() { unix.Unmount(small, unix.MNT_DETACH) })
+	p := serveIn(t, dir, append(slices.Clone(tiny), "--meta=meta-a", "--meta=small/meta-b")...)
+	writePattern(t, dir, "1")
+	sh(t, dir, "dd if=/dev/zero of=small/filler bs=64k") // until it is full
+	for i := range 40 {                                  // many changes of the map, each of them made durable
+		sh(t, dir, "qemu-io -f raw -c 'write -P 2 4M "+strconv.Itoa(4096*(i+1))+"' "+uri("vol0"))
+		lsad(t, dir, "volume", "snapshot", "vol0", "s"+strconv.Itoa(i))
+	}
+	p.wantDirs("meta-a meta-b")
+	wantPattern(t, dir, "1")
+	p.stop()
+	if err := os.Remove(filepath.Join(small, "filler")); err != nil {
+		t.Fatal(err)
+	}
+	p = serveIn(t, dir, again...)
+	p.wantDirs("meta-a meta-b")
+	wantPattern(t, dir, "1")
+	writePattern(t, dir, "3")
+	p.stop()
+	must(t, dir, "check")
 }
