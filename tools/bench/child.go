@@ -79,6 +79,25 @@ func (c *child) cpuTime() time.Duration {
 	return time.Duration(user+system) * time.Second / clockTicks
 }
 
+// cpuWait is how long threads of the process were ready to run and had no processor.
+func (c *child) cpuWait() time.Duration {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", c.pid()))
+	if err != nil {
+		return 0
+	}
+	var sum int64
+	for _, f := range files {
+		// Time on a processor, time waiting for one, number of turns (proc_pid_schedstat(5)); ns.
+		if text, err := os.ReadFile(f); err == nil {
+			if fields := strings.Fields(string(text)); len(fields) > 1 {
+				n, _ := strconv.ParseInt(fields[1], 10, 64)
+				sum += n
+			}
+		}
+	}
+	return time.Duration(sum)
+}
+
 // clockTicks per second in /proc, the same on every Linux that Go runs on.
 const clockTicks = 100
 

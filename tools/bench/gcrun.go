@@ -124,7 +124,7 @@ func (r *gcRun) measure(ctx context.Context, length time.Duration) (w gcbench.Wi
 		{gcbench.Load{Rate: r.writes, Size: r.size, Seed: 2 * r.seed}, r.writer, &w.Write},
 		{gcbench.Load{Rate: r.reads, Size: r.size, Seed: 2*r.seed + 1, Read: true}, r.reader, &w.Read},
 	}
-	from, cpu := time.Now(), r.server.proc.cpuTime()
+	from, cpu, starved := time.Now(), r.server.proc.cpuTime(), r.server.proc.cpuWait()
 	errs := make(chan error)
 	for _, l := range loads {
 		go func() {
@@ -146,6 +146,7 @@ func (r *gcRun) measure(ctx context.Context, length time.Duration) (w gcbench.Wi
 	err = errors.Join(err, <-watched)
 	to := time.Now()
 	w.ServerCPU = float64(r.server.proc.cpuTime()-cpu) / float64(to.Sub(from))
+	w.Starved = float64(r.server.proc.cpuWait()-starved) / float64(to.Sub(from))
 	if err != nil {
 		return w, err
 	}

@@ -30,6 +30,7 @@ type Window struct {
 	Waits       map[string]float64 `json:"waits"`           // of any length
 	Checkpoints float64            `json:"checkpoints"`
 	ServerCPU   float64            `json:"server_cpu"` // processors in use
+	Starved     float64            `json:"cpu_wait"`   // threads of the server that wait for a processor, on average
 }
 
 // Take fills in what the server's metrics say, which were read before and after.
@@ -147,7 +148,7 @@ func (r *Report) latencies() [][]string {
 
 // collections is the table of what the server did.
 func (r *Report) collections() [][]string {
-	t := [][]string{{"collection", "early", "forced", "0 devices", "1", "2 or more", "devices x duty", "rewritten", "log", "waits > 50 ms", "CPU"}}
+	t := [][]string{{"collection", "early", "forced", "0 devices", "1", "2 or more", "devices x duty", "rewritten", "log", "waits > 50 ms", "CPU", "waiting for CPU"}}
 	for i := range r.Setups {
 		s := &r.Setups[i]
 		share := func(f func(*Collections) float64) string {
@@ -166,6 +167,7 @@ func (r *Report) collections() [][]string {
 			fmt.Sprintf("%.2fx", s.sum(func(w *Window) float64 { return w.LogBytes })/user),
 			fmt.Sprintf("%.0f", s.sum(longWaits)),
 			fmt.Sprintf("%.2f", s.median(func(w *Window) float64 { return w.ServerCPU })),
+			fmt.Sprintf("%.2f", s.median(func(w *Window) float64 { return w.Starved })),
 		})
 	}
 	return t
@@ -185,7 +187,7 @@ func (r *Report) targets() [][]string {
 }
 
 const legend = "Times in microseconds, medians over the windows; counts are sums. Rewritten: what users wrote and collections moved, to what users wrote; " +
-	"log: with headers. Waits are those that the server attributes to collection."
+	"log: with headers. CPU: processors that the server uses, and threads of it that wait for one, which is latency that no disk made. Waits are those that the server attributes to collection."
 
 // Write prints the report, as Markdown or for a terminal.
 func (r *Report) Write(w io.Writer, markdown bool) error {
