@@ -149,10 +149,11 @@ func TestServe(t *testing.T) {
 			}
 			for i, h := range a.Hashes {
 				want := vmmtest.Hash(data[i*page : (i+1)*page])
-				if removed(i) && (late || h == zero) {
+				if removed(i) && late {
 					want = zero
 				}
-				if h != want {
+				// A page that is removed while it is read may be half this and half that.
+				if h != want && (late || !removed(i)) {
 					t.Fatalf("page %d: wrong content", i)
 				}
 			}
