@@ -19,11 +19,12 @@ const handoverPatience = 30 * time.Second
 // handover takes a VM from its QEMU, and gives it back. Its monitor obeys to the end of a step even if what asked
 // for it was cancelled: a step half done would leave a VM that nobody knows about.
 type handover struct {
-	monitor *qmp.Client
-	restore []capability // to put back
-	left    bool         // migrate was asked for
-	paused  bool         // it was not running before
-	stopped time.Time    // when the VM stopped, by the source's clock
+	monitor   *qmp.Client
+	restore   []capability // to put back
+	bandwidth int64        // limit to put back, in bytes per second; 0: it was not changed
+	left      bool         // migrate was asked for
+	paused    bool         // it was not running before
+	stopped   time.Time    // when the VM stopped, by the source's clock
 }
 
 type capability struct {
@@ -200,10 +201,34 @@ func (h *handover) giveBack(ctx context.Context) error {
 	if err := h.resume(ctx); err != nil {
 		return fmt.Errorf("the source does NOT run the VM again, see to it there (query-status, then cont): %w", err)
 	}
-	if len(h.restore) == 0 {
-		return nil
+	return h.putBack(ctx)
+}
+
+// putBack gives QEMU its settings back.
+func (h *handover) putBack(ctx context.Context) error {
+	var errs []error
+	if len(h.restore) > 0 {
+		errs = append(errs, h.run(ctx, "migrate-set-capabilities", map[string]any{"capabilities": h.restore}, nil))
 	}
-	return h.run(ctx, "migrate-set-capabilities", map[string]any{"capabilities": h.restore}, nil)
+	if h.bandwidth > 0 {
+		errs = append(errs, h.run(ctx, "migrate-set-parameters", map[string]any{maxBandwidth: h.bandwidth}, nil))
+	}
+	return errors.Join(errs...)
+}
+
+// maxBandwidth is the parameter that limits what a source sends, in bytes per second.
+const maxBandwidth = "max-bandwidth"
+
+// unlimited has the source send as fast as it can: its own limit is for lines that others share.
+func (h *handover) unlimited(ctx context.Context) error {
+	var is struct {
+		Bandwidth int64 `json:"max-bandwidth"`
+	}
+	if err := h.run(ctx, "query-migrate-parameters", nil, &is); err != nil {
+		return err
+	}
+	h.bandwidth = is.Bandwidth
+	return h.run(ctx, "migrate-set-parameters", map[string]any{maxBandwidth: int64(1) << 40}, nil)
 }
 
 func (h *handover) resume(ctx context.Context) error {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -26,15 +27,16 @@ type fakeSource struct {
 	share bool
 	fault string // command that fails, or "cut", "failed", "stuck"
 
-	mu       sync.Mutex
-	status   string
-	migrated string
-	caps     map[string]bool
-	log      []string
+	mu        sync.Mutex
+	bandwidth int64
+	status    string
+	migrated  string
+	caps      map[string]bool
+	log       []string
 }
 
 func newFakeSource(t testing.TB, s *State, roms *memFile, file string) *fakeSource {
-	return &fakeSource{t: t, state: s, roms: roms, file: file, share: true, status: "running",
+	return &fakeSource{t: t, state: s, roms: roms, file: file, share: true, status: "running", bandwidth: 77,
 		caps: map[string]bool{ignoreShared: false, "postcopy-ram": true, "events": false}}
 }
 
@@ -127,6 +129,15 @@ func (f *fakeSource) execute(command string, arguments json.RawMessage) (any, er
 		}
 		f.migrated = "active"
 		go f.send(strings.TrimPrefix(q.URI, "unix:"))
+		return none, nil
+	case "query-migrate-parameters":
+		return map[string]int64{maxBandwidth: f.bandwidth}, nil
+	case "migrate-set-parameters":
+		var q map[string]int64
+		if err := json.Unmarshal(arguments, &q); err != nil {
+			return nil, err
+		}
+		f.bandwidth = q[maxBandwidth]
 		return none, nil
 	case "query-migrate":
 		return map[string]string{"status": f.migrated}, nil
@@ -343,5 +354,35 @@ func TestMigrateResume(t *testing.T) {
 	r.src.status = "running"
 	if _, err := Migrate(t.Context(), r.o); err == nil || !strings.Contains(err.Error(), "postmigrate") {
 		t.Errorf("while the source runs: %v", err)
+	}
+}
+
+// TestSend holds that a VM that was told to save itself runs on if that fails, and that its settings come back.
+func TestSend(t *testing.T) {
+	for _, fault := range []string{"", "migrate", "failed", "migrate-set-parameters"} {
+		r := newRig(t)
+		r.src.fault = fault
+		go func() {
+			if conn, err := r.o.Listener.Accept(); err == nil {
+				io.Copy(io.Discard, conn)
+				conn.Close()
+			}
+		}()
+		sending, err := Send(t.Context(), r.o.Monitor, r.o.URI)
+		if err == nil {
+			err = sending.Finish(t.Context())
+			if err != nil {
+				if back := sending.GiveBack(t.Context()); back != nil {
+					t.Error(back)
+				}
+			}
+		}
+		r.o.Listener.Close()
+		if (err == nil) != (fault == "") || r.src.did("cont") != (fault != "") {
+			t.Errorf("with fault %q: %v; the monitor got %v", fault, err, r.src.log)
+		}
+		if r.src.bandwidth != 77 && fault != "migrate-set-parameters" || !r.src.caps["postcopy-ram"] {
+			t.Errorf("with fault %q the settings are %d, %v", fault, r.src.bandwidth, r.src.caps)
+		}
 	}
 }

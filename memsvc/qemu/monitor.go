@@ -28,8 +28,7 @@ func Send(ctx context.Context, monitor *qmp.Client, uri string) (*Sending, error
 		return nil, err
 	}
 	s.h.left = true
-	// QEMU's own limit is for lines that others share.
-	if err = s.h.run(ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": int64(1) << 40}, nil); err == nil {
+	if err = s.h.unlimited(ctx); err == nil {
 		err = s.h.run(ctx, "migrate", map[string]string{"uri": uri}, nil)
 	}
 	if err != nil {
@@ -38,16 +37,12 @@ func Send(ctx context.Context, monitor *qmp.Client, uri string) (*Sending, error
 	return s, nil
 }
 
-// Finish waits until QEMU is done with the VM, which is stopped then.
-func (s *Sending) Finish(ctx context.Context) error { return s.h.completed(ctx) }
-
-// Failed is why QEMU has given up, if it has.
-func (s *Sending) Failed(ctx context.Context) error {
-	var m migration
-	if err := s.h.run(ctx, "query-migrate", nil, &m); err != nil || m.Status != "failed" {
+// Finish waits until QEMU is done with the VM, which is stopped then, and puts QEMU's settings back.
+func (s *Sending) Finish(ctx context.Context) error {
+	if err := s.h.completed(ctx); err != nil {
 		return err
 	}
-	return fmt.Errorf("%w: QEMU's migration has failed: %s", ErrLost, m.Error)
+	return s.h.putBack(ctx)
 }
 
 // GiveBack has QEMU run the VM on, if it did before, and puts its settings back.
