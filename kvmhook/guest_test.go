@@ -20,6 +20,9 @@ func wordSum(mem []byte) (sum uint64) {
 }
 
 func TestKVMGuest(t *testing.T) {
+	if raceDetector {
+		t.Skip("in a process built with the race detector KVM runs this guest more than a hundred times slower; without it the test takes a moment")
+	}
 	if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err != nil {
 		t.Skipf("no virtual machines here: %v", err)
 	} else {

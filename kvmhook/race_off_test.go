@@ -1,0 +1,5 @@
+//go:build !race
+
+package kvmhook
+
+const raceDetector = false
