@@ -113,7 +113,7 @@ func TestMigrateResumed(t *testing.T) {
 	dst, to := destination(t, ctx, o)
 	args := []string{"image", "migrate", "--json", "--ram", ram.Name(), "--qmp", src.Monitor, "--to", "unix:" + to}
 	dying, kill := context.WithCancel(ctx)
-	wait := command(t, dying, append(args, "--rate", "4MiB")...)
+	wait := command(t, dying, append(args, "--rate", "4MiB", "--state-from", "unix:"+unixPath(t, "state"))...)
 	_, err := dst.QMP.Wait(ctx, func(e qmp.Event) bool { return e.Name == "RESUME" })
 	check(t, err)
 	kill() // as by SIGKILL
