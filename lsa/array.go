@@ -42,6 +42,7 @@ type Array struct {
 		clock      float64    // the turn of the device that was chosen last
 		roomAt     time.Time  // when a segment was prepared last
 		cannotMove bool       // since then a collection failed for want of room
+		gaveUp     bool       // since then a writer waited for the file system below, in vain
 		unsynced   bool       // a device was not taken since too much of it is not synced
 		space      *sync.Cond
 		closed     bool

@@ -43,7 +43,7 @@ func (a *Array) prepareSegments() {
 			} else {
 				d.segs[seg].allocated = true
 				d.prepared = append(d.prepared, seg)
-				a.append.roomAt, a.append.cannotMove = time.Now(), false
+				a.append.roomAt, a.append.cannotMove, a.append.gaveUp = time.Now(), false, false
 			}
 			a.append.mu.Unlock()
 			switch {

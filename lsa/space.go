@@ -79,10 +79,13 @@ func (a *Array) waitForRoom(b *batch) (to [2]*device, err error) {
 				return to, err
 			}
 			// Where the file system below is full, what one device gives back
-			// another may take: that is no progress.
-			if a.append.roomAt.After(begin) && !a.hostFull() {
+			// another may take: that is no progress. Once one writer has waited in
+			// vain, the others need not, until there is room for a segment.
+			full := a.hostFull()
+			if a.append.roomAt.After(begin) && !full {
 				begin = a.append.roomAt
-			} else if time.Since(begin) > patience {
+			} else if time.Since(begin) > patience || full && a.append.gaveUp {
+				a.append.gaveUp = full
 				a.noteCannotMove(b)
 				return to, fmt.Errorf("write: %w: no room was made for %v", ErrNoSpace, patience)
 			}
