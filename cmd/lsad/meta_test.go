@@ -245,6 +245,23 @@ func TestMetaNewNotEmpty(t *testing.T) {
 	}
 }
 
+// fillUp takes the room that a file system has, once: what is released later is not taken.
+func fillUp(t *testing.T, dir string) {
+	t.Helper()
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(dir, "filler"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, int64(st.Bavail)*st.Bsize-64<<10); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestMetaFull fills the file system of one metadata directory. Neither directory is out of service for that, and
 // nothing that was acknowledged is lost.
 func TestMetaFull(t *testing.T) {
@@ -263,8 +280,8 @@ func TestMetaFull(t *testing.T) {
 	t.Cleanup(func() { unix.Unmount(small, unix.MNT_DETACH) })
 	p := serveIn(t, dir, append(slices.Clone(tiny), "--meta=meta-a", "--meta=small/meta-b")...)
 	writePattern(t, dir, "1")
-	sh(t, dir, "dd if=/dev/zero of=small/filler bs=64k") // until it is full
-	for i := range 40 {                                  // many changes of the map, each of them made durable
+	fillUp(t, small)
+	for i := range 40 { // many changes of the map, each of them made durable
 		sh(t, dir, "qemu-io -f raw -c 'write -P 2 4M "+strconv.Itoa(4096*(i+1))+"' "+uri("vol0"))
 		lsad(t, dir, "volume", "snapshot", "vol0", "s"+strconv.Itoa(i))
 	}

@@ -143,7 +143,7 @@ func crashes(t *testing.T, seed uint64) bool {
 	s.close(t)
 	var next uint64
 	for range 6 {
-		c := &crasher{d: d, rng: rng, at: 1 + rng.Int64N(600), flushed: m.snapshot}
+		c := &crasher{d: d, rng: rand.New(rand.NewPCG(seed, rng.Uint64())), at: 1 + rng.Int64N(600), flushed: m.snapshot}
 		d.setInject(c.inject)
 		s := mustOpen(t, d.options(false))
 		m.restart(m.check(t, s, m.flushed))

@@ -24,7 +24,8 @@ type file struct {
 	h  [2]vfs.File
 
 	// ahead is what a side has written beyond what the caller was told, since the other was full.
-	ahead [2][]byte
+	ahead   [2][]byte
+	scratch []byte // of Write
 }
 
 // take keeps what open gives as the handle of side i.
@@ -160,7 +161,12 @@ func (f *file) writeOn(i int, h vfs.File, p []byte) (int, error) {
 	if skip == len(p) {
 		return skip, nil
 	}
-	n, err := h.Write(p[skip:])
+	rest := p[skip:]
+	if !f.fs.alone() { // a Write may change what it is given, and the other side wants it too
+		f.scratch = append(f.scratch[:0], rest...)
+		rest = f.scratch
+	}
+	n, err := h.Write(rest)
 	return skip + n, err
 }
 
@@ -236,7 +242,7 @@ func (f *file) readOn(i int, p []byte, off int64) (int, error) {
 func (f *file) ReadAt(p []byte, off int64) (int, error) {
 	i := f.fs.first()
 	n, err := f.readOn(i, p, off)
-	if f.fs.alone() || err == nil && (!f.table || isBlock(p[:n])) {
+	if f.fs.last(i) || err == nil && (!f.table || f.fs.alone() || isBlock(p[:n])) {
 		return n, err
 	}
 	return f.readBoth(i, p, n, off, err)
@@ -289,7 +295,7 @@ func (f *file) Stat() (info vfs.FileInfo, err error) {
 	if err == nil {
 		info, err = h.Stat()
 	}
-	if err == nil || f.fs.alone() {
+	if err == nil || f.fs.last(i) {
 		return info, err
 	}
 	other, err2 := f.reader(1 - i)

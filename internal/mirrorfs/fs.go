@@ -39,6 +39,9 @@ func (m *FS) Root() string { return m.root }
 func (m *FS) isLive(i int) bool { return m.live.Load()&(1<<i) != 0 }
 func (m *FS) alone() bool       { return m.live.Load() != 3 }
 
+// last says whether no other side can stand in for side i. One that was just dropped is not the last.
+func (m *FS) last(i int) bool { return m.live.Load() == 1<<i }
+
 // first is the side to read from.
 func (m *FS) first() int {
 	if m.isLive(0) {
@@ -77,7 +80,7 @@ func (m *FS) all(what, name string, op func(s *side, i int, path string) error) 
 func (m *FS) read(what, name string, op func(s *side, i int, path string) error) error {
 	i := m.first()
 	err := op(m.sides[i], i, m.on(i, name))
-	if err == nil || m.alone() {
+	if err == nil || m.last(i) {
 		return err
 	}
 	return m.readOther(what, name, i, err, op)
@@ -175,13 +178,7 @@ func (m *FS) allOrNone(what, name string, op, undo func(s *side, i int, path str
 
 // Remove finds nothing only if no side has the name.
 func (m *FS) Remove(name string) error {
-	var errs [2]error
-	live := m.live.Load()
-	for i, s := range m.sides {
-		if live&(1<<i) != 0 {
-			errs[i] = s.FS.Remove(m.on(i, name))
-		}
-	}
+	live, errs := m.remove(name, vfs.FS.Remove)
 	if live == 3 && (errs[0] == nil) != (errs[1] == nil) {
 		for i, err := range errs {
 			if errors.Is(err, fs.ErrNotExist) {
@@ -193,7 +190,20 @@ func (m *FS) Remove(name string) error {
 }
 
 func (m *FS) RemoveAll(name string) error {
-	return m.all("remove", name, func(s *side, _ int, path string) error { return s.FS.RemoveAll(path) })
+	live, errs := m.remove(name, vfs.FS.RemoveAll)
+	return m.settle("remove", name, live, errs)
+}
+
+// remove removes from the side that is read from last: who looks for the name meanwhile, and does not find it there,
+// does not find it on the other side either, and takes no side for one that lost a file.
+func (m *FS) remove(name string, op func(vfs.FS, string) error) (live uint32, errs [2]error) {
+	live = m.live.Load()
+	for i := len(m.sides) - 1; i >= 0; i-- {
+		if live&(1<<i) != 0 {
+			errs[i] = op(m.sides[i].FS, m.on(i, name))
+		}
+	}
+	return live, errs
 }
 
 // ReuseForWrite makes a new file: reusing one is of use for logs only, which the store does not have.
