@@ -32,7 +32,7 @@ func Create(ctx context.Context, o CreateOptions) error {
 		return fmt.Errorf("create array: %w", err)
 	}
 	for slot, d := range o.Devices {
-		if err := writeSuperblock(d, s.superblock(uint8(slot))); err != nil {
+		if err := writeSuperblock(d, s.superblock(uint8(slot)), d.Sync); err != nil {
 			return fmt.Errorf("create array: %w", err)
 		}
 	}

@@ -98,6 +98,9 @@ type device struct {
 	// unsyncedSectors were given to records that no sync covers.
 	unsyncedSectors atomic.Int64
 
+	syncMu     sync.Mutex // held during every sync of the device
+	syncFailed bool       // guarded by syncMu: the kernel may have dropped what it could not write
+
 	mu       sync.Mutex
 	tail     []recordRef // during recovery: records behind the last LSN known to be durable
 	unsynced []recordRef // appended, not covered by a sync, in order of completion
@@ -148,13 +151,36 @@ func (d *device) noteAppended(ref recordRef) {
 	d.mu.Unlock()
 }
 
+// state is what the other devices know of it.
+func (d *device) state() format.DeviceState {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.row.State
+}
+
+// errSyncedBefore: another sync of the device failed.
+var errSyncedBefore = fmt.Errorf("%w: an earlier sync failed", ErrFailed)
+
+// syncOnce syncs the device, unless any sync of it failed before: the next one
+// might say that all is well, although what the kernel could not write is gone.
+func (d *device) syncOnce() error {
+	d.syncMu.Lock()
+	defer d.syncMu.Unlock()
+	if d.syncFailed && !planted(ruleFailedSyncStays) {
+		return errSyncedBefore
+	}
+	err := d.dev.Sync()
+	d.syncFailed = d.syncFailed || err != nil
+	return err
+}
+
 // sync makes what was appended so far durable.
 func (d *device) sync() error {
 	seq := d.appended.Load()
 	if seq == d.synced.Load() {
 		return nil
 	}
-	if err := d.dev.Sync(); err != nil {
+	if err := d.syncOnce(); err != nil {
 		return fmt.Errorf("sync device %s: %w", d.dev.Name(), err)
 	}
 	d.mu.Lock()

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+
+	"lsad/lsa/format"
 )
 
 // flusher makes the log durable, one round for all who ask meanwhile.
@@ -29,27 +31,37 @@ func (a *Array) syncTo(lsn uint64) error {
 // syncRound syncs all that is appended, or waits for the round that is under
 // way; ran tells which.
 func (a *Array) syncRound() (ran bool, err error) {
-	f := &a.flush
-	f.mu.Lock()
-	if f.running {
-		f.done.Wait()
-		f.mu.Unlock()
+	if !a.flush.begin() {
 		return false, nil
 	}
-	f.running = true
-	f.mu.Unlock()
-
+	defer a.flush.end()
 	target := a.committed.Load()
 	err = a.syncDevices()
-	if err == nil && target > f.durable.Load() {
-		f.durable.Store(target)
+	if err == nil && target > a.flush.durable.Load() {
+		a.flush.durable.Store(target)
 	}
+	a.counters.flushes.Add(1)
+	return true, err
+}
+
+// begin begins a round, or waits until the one under way has ended and returns
+// false.
+func (f *flusher) begin() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.running {
+		f.done.Wait()
+		return false
+	}
+	f.running = true
+	return true
+}
+
+func (f *flusher) end() {
 	f.mu.Lock()
 	f.running = false
 	f.done.Broadcast()
 	f.mu.Unlock()
-	a.counters.flushes.Add(1)
-	return true, err
 }
 
 // syncDevices syncs every device with appends that no sync has covered.
@@ -59,6 +71,12 @@ func (a *Array) syncDevices() error {
 	}
 	var dirty []*device
 	for _, d := range a.devs() {
+		if d != nil && !d.writable.Load() && d.state() == format.DeviceInService {
+			// Nothing is acknowledged before others remember that it failed.
+			if err := a.writeState(d, format.DeviceReadOnly); err != nil {
+				return fmt.Errorf("flush: %w: device %s is out of service, and that could not be recorded: %w", ErrFailed, d.dev.Name(), err)
+			}
+		}
 		if d != nil && d.appended.Load() != d.synced.Load() {
 			dirty = append(dirty, d)
 		}

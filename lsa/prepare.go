@@ -16,7 +16,7 @@ func (a *Array) window(d *device) int {
 // wait until more than the reserve is prepared. append.mu is held.
 func (a *Array) wantsPrepared(d *device) bool {
 	kept := a.keptForRescue()
-	return len(d.prepared) < 2+kept+(reserve+len(a.devs()))/len(a.devs()) || a.preparedSegments() <= reserve+kept*a.writableDevices()
+	return len(d.prepared) < 2+kept+(a.reserved()+len(a.devs()))/len(a.devs()) || a.preparedSegments() <= a.reserved()+kept*a.writableDevices()
 }
 
 // prepareSegments keeps some segments of each device allocated, so that

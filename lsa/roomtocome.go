@@ -8,7 +8,7 @@ func (a *Array) roomToCome(b *batch) error {
 		return err
 	}
 	kept := a.keptForRescue()
-	unused, preparing, collectable, emptied, canMove, writable := 0, false, 0, 0, false, false
+	unused, preparing, collectable, emptied, canMove, writable, busy := 0, false, 0, 0, false, false, false
 	for _, d := range a.devs() {
 		if d == nil || !d.takesWrites() {
 			continue
@@ -18,6 +18,7 @@ func (a *Array) roomToCome(b *batch) error {
 		preparing = preparing || d.preparable() > 0 && a.wantsPrepared(d)
 		collectable += d.collectable()
 		emptied += d.emptied()
+		busy = busy || d.busy.Load() > 0 // what it empties is room soon
 		canMove = canMove || a.hasRoom(d, classMoved, d.segSectors()/4, true)
 	}
 	// Collecting makes room only if there is some to begin with, and a
@@ -28,10 +29,10 @@ func (a *Array) roomToCome(b *batch) error {
 	switch {
 	case !writable:
 		return fmt.Errorf("write: %w: no device takes writes", ErrFailed)
-	case preparing && (b.urgent || unused > reserve):
+	case preparing && (b.urgent || unused > a.reserved()):
 		kick(a.work.prepare)
 		return nil
-	case unused > reserve || collectable > 0:
+	case unused > a.reserved() || collectable > 0 || busy && b.class != classMoved && !a.append.cannotMove:
 		kick(a.work.checkpoint)
 		kick(a.work.tidy)
 		if a.opts.Events != nil {

@@ -7,8 +7,9 @@ import (
 	"lsad/lsa/format"
 )
 
-// How room is kept. reserve segments are for what makes room or keeps the
-// array alive: collection, trims, administration. fullShare of what is left is
+// How room is kept. reserve segments, or one more than there are devices that
+// may collect at once, are for what makes room or keeps the array alive:
+// collection, trims, administration. fullShare of what is left is
 // the most that may hold live blocks, so that there is always garbage to
 // collect; lowShare of unused segments is where writers begin to be slowed: no
 // more than what a collector keeps unused when all is well.
@@ -34,14 +35,18 @@ func (a *Array) capacity() int64 {
 	if segments == 0 {
 		return 0
 	}
-	kept := reserve
+	kept := a.reserved()
 	if a.twoCopies.Load() { // and one more that a writer may take
-		kept = max(reserve, (deviceReserve+1)*len(a.devs()))
+		kept = max(kept, (deviceReserve+1)*len(a.devs()))
 	}
 	kept += a.keptForRescue() * a.writableDevices()
 	spare := int64(kept+classCount*a.writableDevices()) * (blocks / int64(segments))
 	return max(0, int64(float64(blocks-spare)*fullShare))
 }
+
+// reserved is how many prepared segments writers leave. append.mu is held, or
+// the array is being opened.
+func (a *Array) reserved() int { return max(reserve, a.writableDevices()+1) }
 
 // waitForRoom returns the device that the batch goes to, or both. append.mu is held.
 func (a *Array) waitForRoom(b *batch) (to [2]*device, err error) {
@@ -166,7 +171,7 @@ func (a *Array) hasRoom(d *device, class int, need uint32, urgent bool) bool {
 	if !a.spares(d) {
 		return false
 	}
-	return a.preparedSegments() > reserve+kept*a.writableDevices()
+	return a.preparedSegments() > a.reserved()+kept*a.writableDevices()
 }
 
 func (a *Array) preparedSegments() int {

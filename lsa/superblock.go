@@ -62,8 +62,8 @@ func readSuperblock(d blockdev.Device) (*format.Superblock, error) {
 }
 
 // writeSuperblock writes and syncs one copy after the other: the one that is
-// older, or torn by a crash, first. The other may be the only whole one.
-func writeSuperblock(d blockdev.Device, s *format.Superblock) error {
+// older, or torn by a crash, first, by way of sync. The other may be the only whole one.
+func writeSuperblock(d blockdev.Device, s *format.Superblock, sync func() error) error {
 	buf := format.EncodeSuperblock(s)
 	order := []int64{format.SuperblockOffsetA, format.SuperblockOffsetB}
 	if superblockSequence(d, order[0]) > superblockSequence(d, order[1]) {
@@ -73,7 +73,7 @@ func writeSuperblock(d blockdev.Device, s *format.Superblock) error {
 		if err := d.WriteVec([][]byte{buf}, off); err != nil {
 			return fmt.Errorf("write superblock of device %s: %w", d.Name(), err)
 		}
-		if err := d.Sync(); err != nil {
+		if err := sync(); err != nil {
 			return fmt.Errorf("sync superblock of device %s: %w", d.Name(), err)
 		}
 	}
@@ -114,14 +114,6 @@ func (a *Array) writeState(d *device, state format.DeviceState) error {
 // It fails if no device, or one that should, did not take it; that one is out
 // of service from then on, since a sync that failed may have dropped records too.
 func (a *Array) writeSuperblocks() error {
-	failed, err := a.putSuperblocks()
-	for _, d := range failed {
-		a.takeOutOfService(d, err)
-	}
-	return err
-}
-
-func (a *Array) putSuperblocks() (failed []*device, err error) {
 	s := &a.super
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -132,8 +124,9 @@ func (a *Array) putSuperblocks() (failed []*device, err error) {
 		if d == nil || !d.writable.Load() {
 			continue
 		}
-		if err := writeSuperblock(d.dev, s.superblock(d.slot)); err != nil {
-			errs, failed = append(errs, err), append(failed, d)
+		if err := writeSuperblock(d.dev, s.superblock(d.slot), d.syncOnce); err != nil {
+			errs = append(errs, err)
+			a.takeOutOfService(d, err)
 			continue
 		}
 		written++
@@ -141,7 +134,7 @@ func (a *Array) putSuperblocks() (failed []*device, err error) {
 	if written == 0 {
 		errs = append(errs, fmt.Errorf("%w: no device takes writes", ErrFailed))
 	}
-	return failed, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 func (s *superState) superblock(slot uint8) *format.Superblock {

@@ -38,7 +38,7 @@ func (a *Array) settleTail() error {
 		if d.writable.Load() && !planted(ruleSyncAfterRecovery) {
 			err := a.rewriteTail(d)
 			if err == nil {
-				err = d.dev.Sync()
+				err = d.syncOnce()
 			}
 			if err != nil {
 				a.takeOutOfService(d, fmt.Errorf("sync device %s: %w", d.dev.Name(), err))
