@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 
@@ -90,22 +91,21 @@ func TestCheckUnderLoad(t *testing.T) {
 		var mu sync.Mutex
 		var left []*rig
 		next, ops := 40, 0
-		for _, m := range r.mems {
-			m.OnOp = func(op blockdev.Op) error {
-				mu.Lock()
-				defer mu.Unlock()
-				if ops++; ops != next || len(left) >= 12 {
-					return nil
-				}
-				next += 1 + rng.IntN(40)
-				if len(left)%2 == 0 {
-					left = append(left, r.killed(rng))
-				} else {
-					left = append(left, r.powerLost(rng))
-				}
+		hook := func(op blockdev.Op) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if ops++; ops != next || len(left) >= 12 {
 				return nil
 			}
+			next += 1 + rng.IntN(40)
+			if len(left)%2 == 0 {
+				left = append(left, r.killed(rng))
+			} else {
+				left = append(left, r.powerLost(rng))
+			}
+			return nil
 		}
+		r.hook.Store(&hook)
 		var wg sync.WaitGroup
 		for i := range 3 {
 			wg.Go(func() { busy(t, h, rand.New(rand.NewPCG(seed, uint64(i)))) })
@@ -119,13 +119,14 @@ func TestCheckUnderLoad(t *testing.T) {
 		}
 		wg.Wait()
 		mu.Lock()
-		if len(left) < 4 {
-			t.Fatalf("only %d states were tried", len(left))
+		states := slices.Clone(left)
+		mu.Unlock()
+		if len(states) < 4 {
+			t.Fatalf("only %d states were tried", len(states))
 		}
-		for i, k := range left {
+		for i, k := range states {
 			k.clean(fmt.Sprintf("seed %d, state %d", seed, i))
 		}
-		mu.Unlock()
 	}
 }
 

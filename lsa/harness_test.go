@@ -25,7 +25,8 @@ type rig struct {
 
 	copies int            // of volumes that are made from now on
 	dead   [8]atomic.Bool // devices of which every operation fails
-	away   [8]bool        // devices that are not there when the array is opened
+	hook   atomic.Pointer[func(blockdev.Op) error]
+	away   [8]bool // devices that are not there when the array is opened
 }
 
 var errDead = errors.New("the device does not answer")
@@ -38,9 +39,12 @@ func newRig(t testing.TB, devices, segments int) *rig {
 	r := &rig{t: t, fs: vfs.NewCrashableMem()}
 	for i := range devices {
 		r.mems = append(r.mems, blockdev.NewMem(fmt.Sprintf("mem%d", i), format.SegmentsOffset+int64(segments)*rigSegment))
-		r.mems[i].OnOp = func(blockdev.Op) error {
+		r.mems[i].OnOp = func(op blockdev.Op) error {
 			if r.dead[i].Load() {
 				return errDead
+			}
+			if hook := r.hook.Load(); hook != nil {
+				return (*hook)(op)
 			}
 			return nil
 		}
