@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -169,12 +169,18 @@ func (r *rig) dieAfter(rng *rand.Rand, after int64) {
 	}
 	r.fs = fs()
 	old.Close()
-	var n atomic.Int64
+	var mu sync.Mutex
+	n := int64(0)
 	var dead []*blockdev.Mem
 	var deadFS *vfs.MemFS
 	for _, m := range r.mems {
 		m.OnOp = func(op blockdev.Op) error {
-			if op.Kind != blockdev.OpRead && n.Add(1) == after {
+			if op.Kind == blockdev.OpRead {
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if n++; n == after {
 				dead = blockdev.KillAll(rng, r.mems, func() { deadFS = r.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rng}) })
 			}
 			return nil
@@ -182,7 +188,11 @@ func (r *rig) dieAfter(rng *rand.Rand, after int64) {
 	}
 	r.opts.Degraded = true
 	r.open()
-	if dead != nil {
+	mu.Lock()
+	n = after // it died by now or never does
+	died := dead != nil
+	mu.Unlock()
+	if died {
 		r.a.Close()
 		r.mems, r.fs = dead, deadFS
 		r.open()

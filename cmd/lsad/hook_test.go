@@ -254,7 +254,8 @@ func TestHookInterrupted(t *testing.T) {
 	p := startHook(t, dir, "--image", "vm1")
 	p.stop()
 	p = startHook(t, dir, "--image", "vm1")
-	bootVMM(t, dir)
+	v := bootVMM(t, dir)
+	touchVMM(t, v, 20, 21) // it is being served then
 	p.cmd.Process.Signal(unix.SIGTERM)
 	if code := p.ends(); code != exitFailed || !strings.Contains(p.stderr(), "stopped while the VM lives") {
 		t.Errorf("exit code %d:\n%s", code, p.stderr())
