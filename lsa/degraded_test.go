@@ -27,7 +27,7 @@ func TestDeviceDies(t *testing.T) {
 func testDeviceDies(t *testing.T, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 33))
 	devices := 2 + int(seed%3)
-	r := newRig(t, devices, 120/devices)
+	r := newRig(t, devices, 160/devices)
 	one := r.volume("one", 2<<20)
 	r.copies = 2
 	two := r.volume("two", 2<<20)

@@ -6,7 +6,7 @@ package lsa
 // what is appended to a device and not synced stays well within what the
 // others have unused: writers wait for a sync.
 const (
-	rescueReserve = 1
+	rescueReserve = 2
 	rescueShare   = 4 // of what is unused; records do not fit together without gaps
 )
 

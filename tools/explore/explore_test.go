@@ -14,7 +14,7 @@ import (
 // TestExplore looks for violations with a fresh seed for a while: a few seconds, or
 // half a minute with LSAD_TEST=full. `make soak` goes on for 200,000 states.
 func TestExplore(t *testing.T) {
-	s := crash.Search{Seed: rand.Uint64() >> 16, Time: 4 * time.Second, Workers: 2 * runtime.GOMAXPROCS(0), Config: crash.Config{Copies: true}}
+	s := crash.Search{Seed: rand.Uint64() >> 16, Time: 4 * time.Second, Workers: 2 * runtime.GOMAXPROCS(0)}
 	if os.Getenv("LSAD_TEST") == "full" {
 		s.Time = 30 * time.Second
 	}
