@@ -272,6 +272,9 @@ func (a *Array) releaseEmptied(c *cut) {
 		a.readers.quiesce()
 	}
 	for _, r := range c.emptied {
+		if !a.tellEmptied(a.devs()[r.slot], r.seg) {
+			continue
+		}
 		if err := a.freed(a.devs()[r.slot], r.seg); err != nil {
 			a.log.Warn("discard failed", "device", a.devs()[r.slot].dev.Name(), "segment", r.seg, "error", err)
 		}
