@@ -62,6 +62,7 @@ type server struct {
 	t       testing.TB
 	disk    *memexport.Disk
 	failing atomic.Int64 // reads of this page fail, unless negative
+	passing atomic.Int64 // so many times, unless zero
 	listen  func() (net.Listener, error)
 	stop    func()
 }
@@ -72,6 +73,9 @@ func newServer(t testing.TB, listen func() (net.Listener, error)) *server {
 	s.failing.Store(-1)
 	s.disk.Fail = func(op string, off, n int64) error {
 		if at := s.failing.Load() * page; op == "read" && at >= off && at < off+n {
+			if s.passing.Load() > 0 && s.passing.Add(-1) == 0 {
+				s.failing.Store(-1)
+			}
 			return syscall.EIO
 		}
 		return nil
@@ -273,10 +277,7 @@ func TestLost(t *testing.T) {
 	if err := s.ReadAt(t.Context(), make([]byte, page), 11*page); err != nil {
 		t.Errorf("its neighbour: %v", err)
 	}
-	go func() {
-		time.Sleep(50 * time.Millisecond)
-		srv.failing.Store(-1)
-	}()
+	srv.passing.Store(lostTries - 1)
 	if err := s.ReadAt(t.Context(), make([]byte, page), 10*page); err != nil {
 		t.Errorf("a passing error: %v", err)
 	}

@@ -66,20 +66,24 @@ func TestRefusalsDoNotFillTheLog(t *testing.T) {
 	}
 }
 
-// TestSilentClients has clients that stop in the middle of something. They are dropped; one that is only idle
+// TestSilentNegotiation has clients that stop in the middle of the negotiation. They are dropped.
+func TestSilentNegotiation(t *testing.T) {
+	// Long enough for what they do say, even if nothing runs them for a while.
+	r := newRig(t, func(c *Config, _ *shelf) { c.HandshakeTimeout = time.Second })
+	nothing, half := r.dial(t), r.dial(t)
+	half.greet(0)
+	half.write(option(optInfo, infoData("disk"))[:20]) // half an option
+	nothing.expectDrop(18)
+	half.expectDrop(0)
+}
+
+// TestSilentClients has clients that stop in the middle of a request. They are dropped; one that is only idle
 // is not.
 func TestSilentClients(t *testing.T) {
-	r := newRig(t, func(c *Config, _ *shelf) {
-		c.HandshakeTimeout, c.StallTimeout = 100*time.Millisecond, 100*time.Millisecond
-	})
+	r := newRig(t, func(c *Config, _ *shelf) { c.StallTimeout = 500 * time.Millisecond })
 	idle := r.enter(t, structured, "disk")
 	idle.ok(req{cmd: cmdRead, n: 4096})
-
-	r.dial(t).expectDrop(18) // says nothing
-	c := r.dial(t)
-	c.greet(0)
-	c.write(option(optInfo, infoData("disk"))[:20]) // half an option
-	c.expectDrop(0)
+	var silent []*client
 	for _, part := range [][]byte{
 		req{cmd: cmdRead, n: 4096}.bytes(structured)[:27],
 		req{cmd: cmdWrite, data: pattern(4096, 0)}.bytes(structured)[:200],
@@ -87,6 +91,9 @@ func TestSilentClients(t *testing.T) {
 	} {
 		c := r.enter(t, structured, "disk")
 		c.write(part)
+		silent = append(silent, c)
+	}
+	for _, c := range silent {
 		c.expectDrop(0)
 	}
 	if n := r.Stats().Stalled; n != 3 {
@@ -105,15 +112,18 @@ func (c *client) expectDrop(n int) {
 
 // TestSlowSender sends a request more slowly than the stall timeout, but gets ahead all the time.
 func TestSlowSender(t *testing.T) {
-	r := newRig(t, func(c *Config, _ *shelf) { c.StallTimeout = 100 * time.Millisecond })
+	const parts = 20
+	stall := time.Second
+	r := newRig(t, func(c *Config, _ *shelf) { c.StallTimeout = stall })
 	c := r.enter(t, structured, "disk")
-	x := req{cmd: cmdWrite, data: pattern(10*minProgress, 0)}
+	x := req{cmd: cmdWrite, data: pattern(parts*2*minProgress, 0)}
 	p := x.bytes(structured)
 	for len(p) > 0 {
 		n := min(len(p), 2*minProgress)
 		c.write(p[:n])
 		p = p[n:]
-		time.Sleep(40 * time.Millisecond)
+		// Altogether longer than the timeout, and each part far shorter, for machines with other work to do.
+		time.Sleep(stall * 3 / 2 / parts)
 	}
 	if a := c.answer(x); a.errno != 0 {
 		t.Errorf("error %d", a.errno)
