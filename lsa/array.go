@@ -9,6 +9,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"lsad/internal/storefs"
 	"lsad/lsa/blockmap"
 	"lsad/lsa/format"
 )
@@ -24,7 +25,8 @@ type Array struct {
 	super     superState
 	readers   readers
 	readOnly  bool         // nothing is written: degraded, or only inspected
-	ballast   *ballast     // nil if read-only
+	ballast   *ballast     // taken unless read-only
+	store     *storefs.FS  // what the metadata store is on, unless read-only
 	degraded  bool         // a device is missing, and the log may lack what it had
 	missing   int          // devices that are, not counting those given up
 	goesOn    bool         // without the missing one, and never again with it

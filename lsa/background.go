@@ -80,7 +80,7 @@ func (a *Array) windowLow() bool {
 
 // tidy does what no client waits for.
 func (a *Array) tidy() {
-	if a.ballast != nil && a.ballast.full.Load() {
+	if a.ballast.full.Load() {
 		_ = a.ballast.take() // tried again at the next turn
 	}
 	a.rescueAll()

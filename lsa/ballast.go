@@ -6,12 +6,15 @@ import (
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"lsad/internal/storefs"
 )
 
 // ballast is a file beside the metadata store that holds room for it. When the
 // file system there is full, the ballast is let go, so that checkpoints, and
 // with them trims and collections, go on and make room; writes that need more
-// are refused until the ballast could be taken again.
+// are refused until the ballast could be taken again. Should another program
+// take all of that room, the store waits for some.
 type ballast struct {
 	fs   vfs.FS
 	path string
@@ -30,9 +33,10 @@ func newBallast(fs vfs.FS, meta string, mapCache int64, note func(string, ...any
 }
 
 // wrap returns the file system for the metadata store.
-func (b *ballast) wrap() vfs.FS { return vfs.OnDiskFull(b.fs, b.release) }
+func (b *ballast) wrap() *storefs.FS { return storefs.New(b.fs, storefs.Options{Full: b.release}) }
 
-// release lets the room go; the store then tries again what failed.
+// release lets the room go; the store then tries again what failed, and goes
+// on trying.
 func (b *ballast) release() {
 	if b.full.Swap(true) {
 		return

@@ -206,10 +206,7 @@ func (a *Array) writeCut(c *cut) error {
 			return err
 		}
 	}
-	if err := a.db.Apply(c.batch, pebble.NoSync); err != nil {
-		return err
-	}
-	return a.db.Flush()
+	return a.applyToStore(c.batch)
 }
 
 // cutFailed marks all that the checkpoint would have written as still to be

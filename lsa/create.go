@@ -10,6 +10,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"lsad/internal/storefs"
 	"lsad/lsa/format"
 )
 
@@ -42,7 +43,9 @@ func Create(ctx context.Context, o CreateOptions) error {
 func createMetastore(o *CreateOptions, s *superState) error {
 	full := Options{Logger: o.Logger}
 	full.fill()
-	db, err := openMetastore(o.FS, o.Meta, true, false, full.Logger)
+	store := storefs.New(o.FS, storefs.Options{})
+	store.Hurry(0)
+	db, err := openMetastore(store, o.Meta, true, false, full.Logger)
 	if err != nil {
 		return err
 	}
@@ -52,6 +55,9 @@ func createMetastore(o *CreateOptions, s *superState) error {
 	}
 	if err == nil {
 		err = db.Flush()
+	}
+	if store.GivenUp() {
+		err = errors.Join(noRoomForStore(o.Meta), err)
 	}
 	return errors.Join(err, db.Close())
 }

@@ -15,6 +15,7 @@ type flusher struct {
 	done    sync.Cond
 	running bool
 	durable atomic.Uint64 // every LSN up to it is on stable storage
+	rescued atomic.Uint64 // records of failed devices that were appended elsewhere
 }
 
 // syncTo returns when every LSN up to lsn, which is committed, is durable on
@@ -35,9 +36,11 @@ func (a *Array) syncRound() (ran bool, err error) {
 		return false, nil
 	}
 	defer a.flush.end()
-	target := a.committed.Load()
+	target, rescued := a.committed.Load(), a.flush.rescued.Load()
 	err = a.syncDevices()
-	if err == nil && target > a.flush.durable.Load() {
+	// Records that were saved meanwhile may lie, unsynced, on a device that had
+	// nothing to sync when it was looked at: that takes another round.
+	if err == nil && target > a.flush.durable.Load() && rescued == a.flush.rescued.Load() {
 		a.flush.durable.Store(target)
 	}
 	a.counters.flushes.Add(1)

@@ -26,6 +26,7 @@ func Open(ctx context.Context, o Options) (*Array, error) {
 		}
 	}
 	if err != nil {
+		a.store.Hurry(0)
 		if a.db != nil {
 			err = errors.Join(err, a.db.Close())
 		}
@@ -40,6 +41,8 @@ func newArray(o Options) *Array {
 	a := &Array{opts: o, log: o.Logger, catalog: newCatalog(), layerSizes: map[uint64]*layerCount{}, work: newBackground()}
 	a.repairs = repairs{wanted: map[repair]bool{}, kicked: make(chan struct{}, 1)}
 	a.append.space = sync.NewCond(&a.append.mu)
+	a.ballast = newBallast(o.FS, o.Meta, o.MapCache, o.Logger.Error)
+	a.store = a.ballast.wrap()
 	a.flush.done.L = &a.flush.mu
 	return a
 }
@@ -72,6 +75,7 @@ func (a *Array) Close() error {
 	a.append.closed = true
 	a.append.space.Broadcast()
 	a.append.mu.Unlock()
+	a.store.Hurry(closePatience)
 	a.stop()
 	var errs []error
 	if !a.readOnly {
@@ -169,11 +173,10 @@ func (a *Array) checkMissing() (string, error) {
 func (a *Array) openStore() (string, error) {
 	fs := a.opts.FS
 	if !a.readOnly {
-		a.ballast = newBallast(fs, a.opts.Meta, a.opts.MapCache, a.log.Error)
 		if err := a.ballast.take(); err != nil {
 			a.log.Error("no reserve for the metadata store; writes are refused until there is room", "error", err)
 		}
-		fs = a.ballast.wrap()
+		fs = a.store
 	}
 	db, err := openMetastore(fs, a.opts.Meta, false, a.readOnly, a.log)
 	if err != nil {

@@ -19,6 +19,7 @@ type step struct {
 // recover brings the array to the state of its last acknowledged change that
 // survived, in named steps.
 func (a *Array) recover(ctx context.Context) error {
+	defer context.AfterFunc(ctx, func() { a.store.Hurry(0) })()
 	return a.runSteps(ctx, append(a.readSteps(ctx), step{"make it durable and begin a new epoch", a.settle}))
 }
 

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"lsad/lsa/format"
 )
 
@@ -94,6 +92,7 @@ func (a *Array) rescueOne(d *device, ref recordRef) error {
 		if err := a.rescueRecord(d, ref); err != nil {
 			return err
 		}
+		a.flush.rescued.Add(1)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -129,10 +128,7 @@ func (a *Array) rescueRecord(d *device, ref recordRef) error {
 	}
 	b := newBatch(classMoved)
 	defer b.release()
-	r := record{placement: placement{dev: d, seg: ref.seg, sector: ref.sector}, sectors: ref.sectors, first: h.FirstLSN, lsns: uint64(h.LSNs), blocks: int(h.Blocks), flags: h.Flags & format.FlagTwo}
-	if h.Flags&format.FlagVoid != 0 {
-		return a.void(b, &r, nil)
-	}
+	r := record{placement: placement{dev: d, seg: ref.seg, sector: ref.sector}, sectors: ref.sectors, first: h.FirstLSN, lsns: uint64(h.LSNs), blocks: int(h.Blocks), flags: h.Flags & (format.FlagTwo | format.FlagVoid)}
 	old, err := a.decodeRecord(b, buf, &h)
 	if err != nil {
 		return err
@@ -188,10 +184,7 @@ func (a *Array) readyForRescue() error {
 		}
 	}
 	if len(rows) > 0 {
-		if err := a.db.Apply(batch, pebble.NoSync); err != nil {
-			return fmt.Errorf("make room for a rescue: %w", err)
-		}
-		if err := a.db.Flush(); err != nil {
+		if err := a.applyToStore(batch); err != nil {
 			return fmt.Errorf("make room for a rescue: %w", err)
 		}
 	}

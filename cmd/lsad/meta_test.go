@@ -298,3 +298,67 @@ func TestMetaFull(t *testing.T) {
 	p.stop()
 	must(t, dir, "check")
 }
+
+// TestMetaTaken has another program take all room on the file system of the only metadata directory, the reserve of lsad
+// included, again and again. The server goes on, also over a stop, and has everything when there is room again.
+func TestMetaTaken(t *testing.T) {
+	needTool(t, "qemu-io")
+	if os.Getuid() != 0 {
+		t.Skip("mounting a small file system takes root")
+	}
+	dir := t.TempDir()
+	taken := filepath.Join(dir, "small")
+	if err := os.Mkdir(taken, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", taken, "tmpfs", 0, "size=24m"); err != nil {
+		t.Skipf("no tmpfs can be mounted here: %v", err)
+	}
+	t.Cleanup(func() { unix.Unmount(taken, unix.MNT_DETACH) })
+	p := serveIn(t, dir, append(slices.Clone(tiny), "--map-cache=32MiB", "--meta=small/meta")...)
+	writePattern(t, dir, "1")
+	filler, err := os.Create(filepath.Join(taken, "filler"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer filler.Close()
+	hog := make(chan struct{})
+	hogged := make(chan struct{})
+	go func() { // what is let go is taken at once
+		defer close(hogged)
+		chunk := make([]byte, 16<<10)
+		for {
+			select {
+			case <-hog:
+				return
+			case <-time.After(time.Millisecond):
+			}
+			for {
+				if n, err := filler.Write(chunk); n < len(chunk) || err != nil {
+					break
+				}
+			}
+		}
+	}()
+	for i := range 8 {
+		sh(t, dir, "qemu-io -f raw -c 'write -P 2 4M "+strconv.Itoa(4096*(i+1))+"' -c flush "+uri("vol0"))
+		lsad(t, dir, "volume", "snapshot", "vol0", "s"+strconv.Itoa(i))
+	}
+	wantPattern(t, dir, "1")
+	mustSh(t, dir, "qemu-io -f raw -d unmap -c 'discard 4M 1M' "+uri("vol0"))
+	room := make(chan error, 1)
+	time.AfterFunc(500*time.Millisecond, func() { // the checkpoint of the stop waits for it
+		close(hog)
+		<-hogged
+		room <- filler.Truncate(0)
+	})
+	p.stop()
+	if err := <-room; err != nil {
+		t.Fatal(err)
+	}
+	p = serveIn(t, dir, again...)
+	wantPattern(t, dir, "1")
+	writePattern(t, dir, "3")
+	p.stop()
+	must(t, dir, "check")
+}

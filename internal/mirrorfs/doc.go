@@ -9,6 +9,8 @@
 // A file system that is full is not a failure. The operation reports it, and leaves both sides so that it can be
 // tried again: nothing of it is kept on one side only that a second try does not find.
 //
+// It goes below package storefs, which makes names durable in the order that the store relies on, and waits for room.
+//
 // The package owns the directories of its sides: the files of the store, and beside them those whose names begin with
 // "mirror.", which the store does not see: the state record, a lock, and the store's reserve.
 //

@@ -95,15 +95,7 @@ func (m *FS) readOther(what, name string, i int, failure error, op func(s *side,
 	return m.fail(i, what, name, failure)
 }
 
-// Create makes what was created before durable first if the file is a marker, which says by its name which manifest
-// counts: Pebble syncs the directory only after it, and so leaves it to the file system not to keep a marker whose
-// manifest it lost.
 func (m *FS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	if strings.HasPrefix(m.PathBase(name), "marker.") {
-		if err := m.all("sync directory of", name, func(s *side, _ int, _ string) error { return s.syncDir() }); err != nil {
-			return nil, err
-		}
-	}
 	f := &file{fs: m, name: name, table: isTable(name), writes: true}
 	m.writing.Store(name, f)
 	err := m.all("create", name, func(s *side, i int, path string) (err error) {

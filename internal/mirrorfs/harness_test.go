@@ -12,6 +12,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"lsad/internal/storefs"
 )
 
 // disks are two file systems with a directory each, and what is injected into them.
@@ -51,11 +53,7 @@ type store struct {
 	db *pebble.DB
 }
 
-func openStore(o Options) (*store, error) {
-	return openStoreOn(o, func(fs vfs.FS) vfs.FS { return fs })
-}
-
-func openStoreOn(o Options, wrap func(vfs.FS) vfs.FS) (_ *store, err error) {
+func openStore(o Options) (_ *store, err error) {
 	m, err := Open(testContext, o)
 	if err != nil {
 		return nil, err
@@ -70,7 +68,7 @@ func openStoreOn(o Options, wrap func(vfs.FS) vfs.FS) (_ *store, err error) {
 		}
 	}()
 	s.db, err = pebble.Open(m.Root(), &pebble.Options{
-		FS: wrap(m), DisableWAL: true, ErrorIfExists: o.Create, ErrorIfNotExists: !o.Create,
+		FS: storefs.New(m, storefs.Options{}), DisableWAL: true, ErrorIfExists: o.Create, ErrorIfNotExists: !o.Create,
 		FormatMajorVersion: pebble.FormatNewest, MemTableSize: 64 << 10, Logger: panicking{}, CacheSize: 1 << 10,
 		L0CompactionThreshold: 2, DisableAutomaticCompactions: false,
 		EventListener: &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}},

@@ -1,0 +1,63 @@
+package lsa
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"lsad/internal/blockdev"
+	"lsad/lsa/format"
+)
+
+// TestFlushBesideRescue: a flush that began before the records of a failed
+// device were saved on another, and looks at the failed one afterwards, has the
+// other one synced too.
+func TestFlushBesideRescue(t *testing.T) {
+	r := newRig(t, 2, 32)
+	h := r.volume("v", 1<<20)
+	good, bad := r.a.devs()[0], r.a.devs()[1]
+	for bad.appended.Load() == bad.synced.Load() { // until one lies there, unsynced
+		if err := h.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		r.a.append.mu.Lock()
+		r.a.append.stretch = 0 // another device's turn
+		r.a.append.mu.Unlock()
+		mustWrite(t, h, 0, make([]byte, 4096))
+	}
+	// Superblocks are written twice: that the device is out of service is recorded
+	// by the rescue, and by the flush. The first waits until the flush has
+	// looked at the good device, the second until the records are saved.
+	first, second := make(chan struct{}), make(chan struct{})
+	var n atomic.Int32
+	hook := func(op blockdev.Op) error {
+		if op.Kind == blockdev.OpWrite && op.Device == r.mems[0] && op.Off < format.SegmentsOffset {
+			switch n.Add(1) {
+			case 1:
+				<-first
+			case 3:
+				<-second
+			}
+		}
+		return nil
+	}
+	r.hook.Store(&hook)
+	r.a.takeOutOfService(bad, errDead)
+	for n.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	flushed := make(chan error, 1)
+	go func() { flushed <- h.Flush() }()
+	time.Sleep(20 * time.Millisecond) // it waits for the superblocks; where it does not yet, this tests nothing
+	close(first)
+	for bad.appended.Load() != bad.synced.Load() {
+		time.Sleep(time.Millisecond)
+	}
+	close(second)
+	if err := <-flushed; err != nil {
+		t.Fatal(err)
+	}
+	if good.appended.Load() != good.synced.Load() {
+		t.Fatal("a flush succeeded, and records that it covers are not synced")
+	}
+}
