@@ -22,7 +22,7 @@ type (
 var hash = vmmtest.Hash
 
 // patience is how long anything may take that a test waits for.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 func needUffd(t testing.TB) {
 	t.Helper()

@@ -32,7 +32,7 @@ func machine(t *testing.T, dir, name string, args ...string) *qmp.Client {
 		_ = cmd.Process.Kill() // it may have ended
 		_ = cmd.Wait()
 	})
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		c, err := qmp.Dial(t.Context(), "unix", own)
 		if err == nil {
 			t.Cleanup(func() { c.Close() })
@@ -46,7 +46,7 @@ func machine(t *testing.T, dir, name string, args ...string) *qmp.Client {
 
 func runState(t *testing.T, c *qmp.Client) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	status, err := c.Status(ctx)
 	if err != nil {
@@ -158,7 +158,7 @@ func TestIngestInterrupted(t *testing.T) {
 		if err := cmd.Wait(); err == nil {
 			t.Errorf("%s: it ended well", name)
 		}
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 			if _, err := os.Stat(socket); os.IsNotExist(err) {
 				break
 			}

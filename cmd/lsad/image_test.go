@@ -221,7 +221,7 @@ func (m *monitor) wait(t *testing.T) {
 	t.Helper()
 	select {
 	case <-m.asked:
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("nobody asks the monitor")
 	}
 }
@@ -244,11 +244,10 @@ func checkNothingLeft(t *testing.T, dir, when string) {
 // waitUnused fails unless the array becomes empty; what was deleted gives its space back in the background.
 func waitUnused(t *testing.T, dir, when string) {
 	t.Helper()
-	for range 300 {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if mustJSON[admin.Status](t, dir, "status").UsedBytes == 0 {
 			return
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 	t.Errorf("%s: some space stays in use", when)
 }
@@ -278,11 +277,10 @@ func TestImportInterrupted(t *testing.T) {
 	if err := cmd.Wait(); err == nil || !strings.Contains(cmd.Stderr.(*bytes.Buffer).String(), "nothing is left") {
 		t.Errorf("an interrupted import: %v, %s", err, cmd.Stderr)
 	}
-	for n := 0; strings.Contains(get(t, "http://"+p.status().Listen.HTTP[0]+"/metrics"), "\nlsad_image_imports_active 1\n"); n++ {
-		if n > 300 {
+	for end := time.Now().Add(patience); strings.Contains(get(t, "http://"+p.status().Listen.HTTP[0]+"/metrics"), "\nlsad_image_imports_active 1\n"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
 			t.Fatal("the import goes on")
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	m.answers <- "paused" // to nobody
 	checkNothingLeft(t, dir, "after ctrl-C")

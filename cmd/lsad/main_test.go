@@ -19,6 +19,9 @@ import (
 	"lsad/server/admin"
 )
 
+// patience is how long anything may take: only what hangs takes nearly as long, on a machine as busy as may be.
+const patience = 2 * time.Minute
+
 // lsadBinary is the program under test, built once.
 var lsadBinary string
 
@@ -62,7 +65,7 @@ type result struct {
 // lsad runs the program in a directory to its end.
 func lsad(t *testing.T, dir string, args ...string) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, lsadBinary, args...)
@@ -98,7 +101,7 @@ func mustJSON[T any](t *testing.T, dir string, args ...string) (v T) {
 // sh runs a shell command in a directory and returns what it prints.
 func sh(t *testing.T, dir, command string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-c", command)
 	cmd.Dir = dir
@@ -202,7 +205,7 @@ func (p *process) printed(name string) string {
 // waitNotify waits for a notification with the line.
 func (p *process) waitNotify(line string) {
 	p.t.Helper()
-	p.notify.SetReadDeadline(time.Now().Add(30 * time.Second))
+	p.notify.SetReadDeadline(time.Now().Add(patience))
 	buf := make([]byte, 4096)
 	for {
 		n, err := p.notify.Read(buf)
@@ -232,7 +235,7 @@ func (p *process) stop() {
 	}
 	select {
 	case <-p.done:
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		p.kill()
 		p.t.Fatalf("the server did not stop:\n%s", p.stderr())
 	}

@@ -80,7 +80,7 @@ func lsadEnv(t *testing.T, dir string, env []string, files []*os.File) result {
 	p := launch(t, dir, env, cmd)
 	select {
 	case <-p.done:
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		p.kill()
 	}
 	return result{p.stdout(), p.stderr(), cmd.ProcessState.ExitCode()}

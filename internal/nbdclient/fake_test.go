@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // fake is the server's side of a connection, driven by a test.
 type fake struct {

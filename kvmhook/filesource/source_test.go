@@ -17,7 +17,7 @@ import (
 const (
 	page     = 4096
 	pages    = 4096
-	patience = 30 * time.Second
+	patience = time.Minute
 )
 
 func TestMain(m *testing.M) {

@@ -29,7 +29,7 @@ import (
 )
 
 const (
-	patience = 30 * time.Second
+	patience = time.Minute
 	pages    = 1024
 	page     = 4096
 )

@@ -134,7 +134,7 @@ func TestSlowSender(t *testing.T) {
 // meanwhile, and it is dropped.
 func TestClientThatDoesNotRead(t *testing.T) {
 	r := newRig(t, func(c *Config, s *shelf) {
-		c.StallTimeout, c.MaxInFlight, c.MaxBufferBytes = time.Second, 16, 8<<20
+		c.StallTimeout, c.MaxInFlight, c.MaxBufferBytes = 2*time.Second, 16, 8<<20
 		s.disks["disk"].TryReads = 2
 	})
 	deaf := r.enter(t, structured, "disk")
