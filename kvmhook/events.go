@@ -70,6 +70,8 @@ func (s *session) await() error {
 func (s *session) take() error {
 	s.gate.Lock()
 	defer s.gate.Unlock()
+	s.kept.taking()
+	defer s.kept.taken()
 	if err := s.fd.Read(&s.messages); err != nil {
 		return err
 	}
@@ -128,7 +130,7 @@ func (s *session) remapped(e uffd.Message) error {
 	maps := append([]*mapping(nil), *s.maps.Load()...)
 	for _, m := range maps {
 		if m.base.Load() == e.Start && uint64(m.size) == e.End-e.Start {
-			m.base.Store(e.To)
+			m.move(e.To)
 			s.setMaps(maps)
 			return nil
 		}

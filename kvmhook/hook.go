@@ -29,6 +29,12 @@ type Options struct {
 	// Record remembers the order of first touches, for which the background fill is left out too.
 	Record bool
 
+	// Keep is given the userfaultfd of the VMM and a memory file, which stay the hook's, and has somebody else keep them
+	// open in case that it is killed. nil: nobody does.
+	Keep func(userfault, state int) error
+	// Resume is what was kept of a VM, to go on with instead of waiting for one.
+	Resume *Kept
+
 	// afterRead lets a test act between the reading of events and their effect.
 	afterRead func(*uffd.Messages)
 }
@@ -76,13 +82,24 @@ const maxStrangers = 16
 
 // Serve waits on l for a VMM, serves it, and returns nil when its process has ended. What connects and speaks
 // something else is logged and disconnected; so is a second VMM. Errors are the context's, or ErrSource, ErrMemory:
-// then the guest stops at the next page that it touches, and cannot go on. Serve closes l.
+// then the guest stops at the next page that it touches, and cannot go on; unless it was kept, for another hook. What is
+// to be resumed and cannot be is ErrNotKept. Serve closes l.
 func (h *Hook) Serve(ctx context.Context, l *net.UnixListener) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	var wg sync.WaitGroup
+	if from := h.o.Resume; from != nil {
+		s, err := h.resume(from)
+		if err != nil {
+			return errors.Join(err, l.Close())
+		}
+		h.mu.Lock()
+		h.session = s
+		h.mu.Unlock()
+		wg.Go(func() { cancel(s.run(ctx, nil)) })
+	}
 	var strangers atomic.Int32
 	for {
 		conn, err := l.AcceptUnix()
@@ -121,7 +138,7 @@ func (h *Hook) welcome(ctx context.Context, conn *net.UnixConn) *session {
 			h.mu.Lock()
 			defer h.mu.Unlock()
 			if h.session == nil {
-				h.session = newSession(h, fd, regions)
+				h.session = newSession(h, fd, regions, h.keep(fd, regions))
 				return h.session
 			}
 			err = fmt.Errorf("%w: another VMM is served already; start a hook for each", ErrHandshake)

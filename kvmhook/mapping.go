@@ -21,6 +21,9 @@ type mapping struct {
 	page   int64         // size of a page, in bytes
 	zeros  bitmap        // of the whole image
 
+	kept     []atomic.Uint64 // a bit for each page that is settled, for who goes on after us; nil for nobody
+	keptBase *atomic.Uint64
+
 	mu     sync.Mutex
 	states []uint8 // per page
 	// ahead is where recent fetches ended, each the start of what a sequential reader wants next.
@@ -145,8 +148,36 @@ func (m *mapping) around(page, n int, zero bool) (first, last int) {
 
 func (m *mapping) mark(first, last int, state uint8) {
 	for i := first; i < last; i++ {
-		m.states[i] = state
+		m.set(i, state)
 	}
+}
+
+// set changes the state of a page. mu is held.
+func (m *mapping) set(page int, state uint8) {
+	m.states[page] = state
+	if state == settled && m.kept != nil {
+		m.kept[page/64].Or(1 << (page % 64))
+	}
+}
+
+// move notes where the mapping is from now on.
+func (m *mapping) move(base uint64) {
+	m.base.Store(base)
+	if m.keptBase != nil {
+		m.keptBase.Store(base)
+	}
+}
+
+// settledData is how many pages with content are settled.
+func (m *mapping) settledData() (n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, state := range m.states {
+		if state == settled && !m.zero(i) {
+			n++
+		}
+	}
+	return n
 }
 
 // claimScan is how many pages claim looks at before it lets faults have mu.
@@ -187,7 +218,7 @@ func (m *mapping) change(first, last int, from, to uint8) (n int) {
 	defer m.mu.Unlock()
 	for i := first; i < last; i++ {
 		if m.states[i] == from {
-			m.states[i] = to
+			m.set(i, to)
 			n++
 		}
 	}
@@ -208,7 +239,7 @@ func (m *mapping) remove(first, last int) (gone, asked int) {
 		case fetching:
 			asked++
 		}
-		m.states[i] = settled
+		m.set(i, settled)
 	}
 	return gone, asked
 }

@@ -23,6 +23,7 @@ var errGone = errors.New("the VMM has ended")
 type session struct {
 	h     *Hook
 	fd    *uffd.FD
+	kept  *kept
 	began time.Time
 	total int64 // bytes mapped
 	data  int64 // bytes of content among them
@@ -53,15 +54,16 @@ type at struct {
 	page int
 }
 
-func newSession(h *Hook, fd *uffd.FD, regions []Region) *session {
-	s := &session{h: h, fd: fd, began: time.Now(), wake: -1}
+func newSession(h *Hook, fd *uffd.FD, regions []Region, k *kept) *session {
+	s := &session{h: h, fd: fd, kept: k, began: time.Now(), wake: -1}
 	if m, ok := h.o.Source.(Mapped); ok {
 		s.mapped = m.Bytes()
 	}
 	s.near, _ = h.o.Source.(Near)
 	maps := make([]*mapping, 0, len(regions))
-	for _, r := range regions {
+	for i, r := range regions {
 		m := newMapping(r, h.zeros)
+		k.attach(i, m, regions)
 		s.total += m.size
 		s.data += m.dataPages() * m.page
 		maps = append(maps, m)
@@ -91,21 +93,27 @@ func (s *session) find(address uint64) (at, bool) {
 }
 
 // run serves until the VMM ends, the context does, or something fails. It always returns an error, errGone at best.
+// Without a connection the VM is one that was served before.
 func (s *session) run(ctx context.Context, conn *net.UnixConn) error {
 	s.ctx, s.fail = context.WithCancelCause(ctx)
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
-		s.fd.Close()
+		s.close()
 		return fmt.Errorf("eventfd: %w", err)
 	}
 	s.wake = wake
-	s.h.log.Info("a VMM is served", "mappings", len(*s.maps.Load()), "bytes", s.total, "content_bytes", s.data)
+	s.h.log.Info("a VMM is served", "taken_over", conn == nil, "mappings", len(*s.maps.Load()), "bytes", s.total, "content_bytes", s.data)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		<-s.ctx.Done()
 		unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
-		conn.SetDeadline(time.Unix(1, 0))
+		if conn != nil {
+			conn.SetDeadline(time.Unix(1, 0))
+		}
 	})
+	if conn == nil {
+		s.wakeAll()
+	}
 	wg.Go(s.read)
 	wg.Go(func() { s.watch(conn) })
 	if !s.h.o.NoFill && !s.h.o.Record {
@@ -120,8 +128,11 @@ func (s *session) run(ctx context.Context, conn *net.UnixConn) error {
 }
 
 func (s *session) close() {
-	unix.Close(s.wake)
+	if s.wake >= 0 {
+		unix.Close(s.wake)
+	}
 	s.fd.Close()
+	s.kept.close()
 	s.fetches.close()
 	if s.zeroes != nil {
 		uffd.Unmap(s.zeroes)
@@ -130,7 +141,7 @@ func (s *session) close() {
 
 // watch ends the session when the VMM's process has ended. A VMM may close its connection and live on.
 func (s *session) watch(conn *net.UnixConn) {
-	for {
+	for conn != nil {
 		if _, err := conn.Read(make([]byte, 64)); err != nil {
 			break // what it says after the handshake means nothing
 		}

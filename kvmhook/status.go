@@ -15,7 +15,9 @@ const (
 
 // Status is how a hook is. Everything that is counted is counted since its VMM came, in bytes unless it says faults.
 type Status struct {
-	State         State   `json:"state"`
+	State State `json:"state"`
+	// Kept: another hook can go on if this one is killed.
+	Kept          bool    `json:"kept"`
 	ServedSeconds float64 `json:"served_seconds"`
 	ImageBytes    int64   `json:"image_bytes"`
 	MappedBytes   int64   `json:"mapped_bytes"`
@@ -69,7 +71,7 @@ func (h *Hook) Status() Status {
 	if s == nil {
 		return st
 	}
-	st.State, st.ServedSeconds = s.state(), time.Since(s.began).Seconds()
+	st.State, st.Kept, st.ServedSeconds = s.state(), s.kept != nil, time.Since(s.began).Seconds()
 	st.MappedBytes, st.ContentBytes = s.total, s.data
 	c := &h.stats
 	for to, from := range map[*int64]*counter{

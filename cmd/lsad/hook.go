@@ -53,7 +53,8 @@ nbd://HOST/EXPORT, nbds://HOST/EXPORT?tls-certificates=DIR or nbd+unix:///EXPORT
 a raw file, file:PATH, such as the VMM's own snapshot.
 
 It serves one VM and ends when the VM does. It must not end before: the guest would stop at the next
-page that it touches, and nobody else can go on serving it.`,
+page that it touches, and nobody else can go on serving it; but as a service of systemd with
+FileDescriptorStoreMax=2 it can be started again and goes on.`,
 		Example: `  lsad hook --socket /run/vm1.sock --image vm1
   lsad hook --socket /run/vm1.sock --image nbds://host2/vm1?tls-certificates=/etc/lsad/pki --source-timeout 10m
   lsad hook --socket /run/vm1.sock --image vm1 --record
@@ -126,6 +127,10 @@ func (k *hook) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer src.close()
+	kept, err := takeKept(os.Getenv, os.Getpid())
+	if err != nil {
+		return err
+	}
 	stop := context.AfterFunc(ctx, src.stop)
 	defer stop()
 	set, err := k.workingSet(cmd)
@@ -134,11 +139,12 @@ func (k *hook) run(cmd *cobra.Command) error {
 	}
 	h, err := kvmhook.New(ctx, kvmhook.Options{
 		Source: src.Source, SourceStatus: src.status, Logger: log, NoFill: k.noFill, WorkingSet: set, Record: k.record,
+		Keep: keeper(os.Getenv), Resume: kept,
 	})
 	if err != nil {
 		return err
 	}
-	err = k.serve(ctx, cmd.OutOrStdout(), h)
+	err = k.serve(ctx, cmd.OutOrStdout(), h, kept != nil)
 	if k.record {
 		err = errors.Join(err, k.keep(cmd, log, h.Recorded()))
 	}
@@ -146,7 +152,7 @@ func (k *hook) run(cmd *cobra.Command) error {
 }
 
 // serve listens until the VM has ended.
-func (k *hook) serve(ctx context.Context, out io.Writer, h *kvmhook.Hook) error {
+func (k *hook) serve(ctx context.Context, out io.Writer, h *kvmhook.Hook, resumes bool) error {
 	unix.Umask(0o077) // the sockets are private until they are shared
 	gid, err := lookupGroup(k.group)
 	if err != nil {
@@ -162,8 +168,12 @@ func (k *hook) serve(ctx context.Context, out io.Writer, h *kvmhook.Hook) error 
 		return err
 	}
 	defer status.Close()
-	fmt.Fprintf(out, "Image %s, %s. Waiting for a VMM at %s; see how it is with:\n  %s hook status --socket %s\n",
-		k.image, size(h.Status().ImageBytes), k.socket, program(), quote(k.socket))
+	what := "Waiting for a VMM at " + k.socket
+	if resumes {
+		what = "Going on with the VM that an earlier hook served"
+	}
+	fmt.Fprintf(out, "Image %s, %s. %s; see how it is with:\n  %s hook status --socket %s\n",
+		k.image, size(h.Status().ImageBytes), what, program(), quote(k.socket))
 	monitorCtx, end := context.WithCancel(context.WithoutCancel(ctx))
 	var monitor sync.WaitGroup
 	var monitorErr error
@@ -181,6 +191,10 @@ func describeEnd(ctx context.Context, st kvmhook.Status, err error) error {
 		return nil
 	case st.State == kvmhook.StateWaiting && ctx.Err() != nil:
 		return nil // nobody came
+	case st.Kept && ctx.Err() != nil:
+		return errors.New("stopped while the VM lives: it waits at the next missing page until systemd starts the service again (Restart= and FileDescriptorStoreMax=2 in its unit)")
+	case st.Kept:
+		return fmt.Errorf("%w; the VM waits at the next missing page, and goes on if systemd starts the service again and that does not fail", err)
 	case ctx.Err() != nil:
 		return errors.New("stopped while the VM lives: it stops at the next missing page that it touches, and cannot go on; restore it again")
 	}

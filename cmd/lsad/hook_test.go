@@ -31,7 +31,7 @@ func init() { vmmtest.Main() } // this process may be a test's VMM
 const (
 	hookPages    = 1024
 	hookPage     = 4096
-	hookPatience = 30 * time.Second
+	hookPatience = patience
 )
 
 // hookMemory is a VM's memory: of 48 pages, the first 16 are zeros.
@@ -65,8 +65,13 @@ func hookRig(t *testing.T) (dir string, server *process) {
 // startHook starts lsad hook and waits until it listens.
 func startHook(t *testing.T, dir string, args ...string) *process {
 	t.Helper()
-	p := launch(t, dir, nil, exec.Command(lsadBinary, append([]string{"hook", "--socket", "hook.sock"}, args...)...))
-	for end := time.Now().Add(hookPatience); !strings.Contains(p.stdout(), "Waiting for a VMM"); time.Sleep(5 * time.Millisecond) {
+	cmd := exec.Command(lsadBinary, append([]string{"hook", "--socket", "hook.sock"}, args...)...)
+	return waitHook(t, launch(t, dir, []string{"NOTIFY_SOCKET="}, cmd), "Waiting for a VMM")
+}
+
+func waitHook(t *testing.T, p *process, says string) *process {
+	t.Helper()
+	for end := time.Now().Add(hookPatience); !strings.Contains(p.stdout(), says); time.Sleep(5 * time.Millisecond) {
 		select {
 		case <-p.done:
 			t.Fatalf("lsad hook ended: %s", p.stderr())
