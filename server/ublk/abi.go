@@ -43,6 +43,7 @@ const (
 	featureRecoveryReissue = 1 << 4
 	featureIoctlEncode     = 1 << 6
 	featureUpdateSize      = 1 << 10
+	featurePerIODaemon     = 1 << 13 // told by Linux 6.16 and later
 )
 
 // Requests.

@@ -1,7 +1,6 @@
 package ublk
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -172,55 +171,6 @@ func (d *Device) tune() {
 	path := filepath.Join("/sys/block", filepath.Base(d.Path()), "queue/io_timeout")
 	if err := os.WriteFile(path, strconv.AppendInt(nil, requestTimeout.Milliseconds(), 10), 0); err != nil {
 		d.log.Debug("the request timeout stays as it is", "device", d.Path(), "error", err)
-	}
-}
-
-// Resume takes over a device whose server is gone, and serves x through it. It waits until the kernel is done with
-// the old server, which takes a few seconds at the most. The device closes x when it ends; if Resume fails the
-// caller does, and the device waits on.
-func Resume(ctx context.Context, id int, x Export, o Options) (*Device, error) {
-	d := newDevice(x, &o)
-	if err := d.takeOver(ctx, id); err != nil {
-		return nil, err
-	}
-	p, err := getParams(id)
-	if err != nil {
-		return nil, err
-	}
-	d.readOnly, d.size = p.readOnly, int64(p.sectors)<<sectorShift
-	if x.Size() < d.size {
-		return nil, fmt.Errorf("%s has %d bytes, and what it served has only %d now: %w", d.Path(), d.size, x.Size(), ErrInvalid)
-	}
-	if err = d.open(); err == nil {
-		err = d.command(cmdEndRecovery)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("take %s over: %w", d.Path(), err), d.leave())
-	}
-	return d, nil
-}
-
-// takeOver has the kernel forget the old server.
-func (d *Device) takeOver(ctx context.Context, id int) (err error) {
-	for {
-		if d.info, err = info(id); err != nil {
-			return err
-		}
-		if d.info.State == StateDead {
-			return fmt.Errorf("take %s over: %w: it was never started", d.Path(), ErrNotFound)
-		}
-		err := d.command(cmdStartRecovery)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, unix.EBUSY) {
-			return fmt.Errorf("take %s over: %w", d.Path(), err)
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("take %s over: its server (process %d) is not gone: %w", d.Path(), d.info.PID, context.Cause(ctx))
-		case <-time.After(10 * time.Millisecond):
-		}
 	}
 }
 

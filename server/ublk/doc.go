@@ -27,6 +27,6 @@
 //
 // # Locks
 //
-// queue.ended guards the eventfd from its end on. results.mu (what workers have done) and workers.mu (what waits for them) are held for a few instructions, never
-// together, and never across I/O or a call of an Export.
+// queue.ended guards the eventfd from its end on. results.mu (what workers have done) and workers.mu (what waits for
+// them) are held for a few instructions, never together, and never across I/O or a call of an Export.
 package ublk

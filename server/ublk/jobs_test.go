@@ -27,6 +27,18 @@ func (m *memory) note(format string, args ...any) error {
 	return m.fail
 }
 
+// count is how often a call was made.
+func (m *memory) count(call string) (n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.calls {
+		if c == call {
+			n++
+		}
+	}
+	return n
+}
+
 func (m *memory) Size() int64    { return m.size }
 func (m *memory) ReadOnly() bool { return false }
 func (m *memory) TryReadAt(p []byte, off int64) (bool, error) {

@@ -71,26 +71,53 @@ func (q *queue) serve(ready chan<- error) (err error) {
 }
 
 // open maps the queue's memory and offers the driver every tag.
-func (q *queue) open() (err error) {
-	page := unix.Getpagesize()
+func (q *queue) open() error {
+	if err := q.allocate(); err != nil {
+		return err
+	}
+	if err := q.mapRequests(); err != nil {
+		return err
+	}
+	if err := q.listen(); err != nil {
+		return err
+	}
+	if err := q.fetch(); err != nil {
+		return err
+	}
+	q.live = q.depth
+	return nil
+}
+
+// allocate makes what a queue has of its own.
+func (q *queue) allocate() (err error) {
 	if q.ring, err = uring.New(uint32(q.depth+1), uring.Options{SingleIssuer: true}); err != nil {
 		return err
 	}
 	if q.event, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
 		return fmt.Errorf("eventfd: %w", err)
 	}
-	q.buffers, err = unix.Mmap(-1, 0, q.depth*q.dev.info.maxRequest+page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_NORESERVE)
+	size := q.depth*q.dev.info.maxRequest + unix.Getpagesize()
+	q.buffers, err = unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_NORESERVE)
 	if err != nil {
 		return fmt.Errorf("memory for requests: %w", err)
 	}
+	return nil
+}
+
+// mapRequests maps where the driver says what each tag asks for.
+func (q *queue) mapRequests() (err error) {
+	page := unix.Getpagesize()
 	roundUp := func(n int) int { return (n + page - 1) / page * page }
 	q.descs, err = unix.Mmap(q.dev.char, int64(q.id)*int64(roundUp(MaxDepth*descSize)), roundUp(q.depth*descSize), unix.PROT_READ, unix.MAP_SHARED|unix.MAP_POPULATE)
 	if err != nil {
 		return fmt.Errorf("map requests: %w", err)
 	}
-	if err := q.listen(); err != nil {
-		return err
-	}
+	return nil
+}
+
+// fetch offers the driver every tag, with one system call: a queue with some of its tags is one that the driver
+// never gets rid of.
+func (q *queue) fetch() error {
 	for tag := range q.depth {
 		if err := q.submit(cmdFetch, uint16(tag), 0); err != nil {
 			return err
@@ -102,7 +129,6 @@ func (q *queue) open() (err error) {
 	if c, ok := q.ring.Next(); ok { // nothing can have come yet but a refusal
 		return fmt.Errorf("fetch a request: %w", unix.Errno(-c.Res))
 	}
-	q.live = q.depth
 	return nil
 }
 

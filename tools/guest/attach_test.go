@@ -13,7 +13,7 @@ var nbdDisk = localDisk{dev: "/dev/nbd0", attach: "attach vol0 /dev/nbd0", detac
 
 // TestAttach runs lsad attach against the kernel's driver, in one guest with one array.
 func TestAttach(t *testing.T) {
-	vm, _ := startLocal(t)
+	vm, _ := startLocal(t, nil)
 	local(t, vm, "serve")
 	for _, test := range []struct {
 		name string

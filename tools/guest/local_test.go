@@ -5,6 +5,7 @@ import (
 	"crypto/md5"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,14 +19,14 @@ var localTools = []string{
 	"mkfs.ext4", "e2fsck", "mkfs.xfs", "xfs_repair", "blkdiscard", "fstrim", "fio", "sfdisk",
 }
 
-// localOptions is a guest that runs lsad itself, with its array on a disk of the guest.
-func localOptions(t *testing.T) guest.Options {
+// localOptions is a guest that runs lsad itself, with its array on a disk of the guest, and that has further files.
+func localOptions(t *testing.T, files map[string]string) guest.Options {
 	t.Helper()
 	functions := filepath.Join(t.TempDir(), "local.sh")
 	if err := os.WriteFile(functions, []byte(serveLocal), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return guest.Options{
+	o := guest.Options{
 		MemoryMiB: 1536,
 		CPUs:      2,
 		Modules:   []string{"nbd nbds_max=4", "ublk_drv", "null_blk nr_devices=1 gb=1", "ext4", "xfs"},
@@ -38,6 +39,8 @@ func localOptions(t *testing.T) guest.Options {
 		},
 		Disks: []guest.Disk{{Path: filepath.Join(t.TempDir(), "disk"), Size: 8 << 30}},
 	}
+	maps.Copy(o.Files, files)
+	return o
 }
 
 // serveLocal is a script that defines how a server is started in the guest, with its array in /data, and how it is
@@ -93,13 +96,13 @@ const serveLocal = `
 	}
 `
 
-// startLocal boots a guest and mounts the disk for the array at /data.
-func startLocal(t *testing.T) (*guest.VM, guest.Options) {
+// startLocal boots a guest, with further files, and mounts the disk for the array at /data.
+func startLocal(t *testing.T, files map[string]string) (*guest.VM, guest.Options) {
 	t.Helper()
 	if os.Getenv("LSAD_TEST") != "full" {
 		t.Skip("boots an emulated machine: set LSAD_TEST=full to run it")
 	}
-	o := localOptions(t)
+	o := localOptions(t, files)
 	vm := guest.Start(t, o)
 	vm.MustRun(t, "mkfs.ext4 -q /dev/vda; mkdir /data; mount /dev/vda /data")
 	t.Cleanup(func() {
@@ -241,7 +244,7 @@ func cyclesLocal(t *testing.T, vm *guest.VM, d localDisk) {
 // powerLocal cuts the guest's power while a file system on the disk is written, and holds that what was synced is
 // there afterwards and the file system is sound.
 func powerLocal(t *testing.T, d localDisk) {
-	vm, options := startLocal(t)
+	vm, options := startLocal(t, nil)
 	local(t, vm, "serve; "+d.attach+"; mkfs.ext4 -q -F "+d.dev+"; mount "+d.dev+` /mnt; mkdir /mnt/safe /mnt/busy
 		filetree write /mnt/safe 1 300
 		sync -f /mnt/safe`)

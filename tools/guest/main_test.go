@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"sync"
@@ -31,6 +32,18 @@ func runTests(m *testing.M) int {
 	defer os.RemoveAll(dir)
 	builds.dir, builds.done = dir, map[string]string{}
 	return m.Run()
+}
+
+// buildTest returns the static test program of a package of this module.
+func buildTest(t *testing.T, pkg string) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), path.Base(pkg)+".test")
+	cmd := exec.Command("go", "test", "-c", "-o", bin, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go test -c %s: %v: %s", pkg, err, out)
+	}
+	return bin
 }
 
 // build returns a static program of this module, named by its import path.

@@ -2,6 +2,7 @@ package guest_test
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -13,12 +14,16 @@ var ublkDisk = localDisk{dev: "/dev/ublkb0", attach: "lsad ublk add vol0 >/dev/n
 
 // TestUblk runs lsad's ublk devices against the kernel's driver, in one guest with one array.
 func TestUblk(t *testing.T) {
-	vm, _ := startLocal(t)
+	if os.Getenv("LSAD_TEST") != "full" {
+		t.Skip("boots an emulated machine: set LSAD_TEST=full to run it")
+	}
+	vm, _ := startLocal(t, map[string]string{"/usr/local/bin/ublk.test": buildTest(t, "lsad/server/ublk")})
 	local(t, vm, "serve")
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, *guest.VM)
 	}{
+		{"driver", ublkDriver},
 		{"device", ublkDevice},
 		{"ext4", func(t *testing.T, vm *guest.VM) { fileSystemLocal(t, vm, ublkDisk, "mkfs.ext4 -q -F", "e2fsck -f -n") }},
 		{"xfs", func(t *testing.T, vm *guest.VM) { fileSystemLocal(t, vm, ublkDisk, "mkfs.xfs -q -f", "xfs_repair -n") }},
@@ -36,6 +41,17 @@ func TestUblk(t *testing.T) {
 		if !t.Run(test.name, func(t *testing.T) { test.run(t, vm) }) {
 			break
 		}
+	}
+}
+
+// ublkDriver runs those tests of package ublk that take the driver, and holds that the driver did not complain.
+func ublkDriver(t *testing.T, vm *guest.VM) {
+	out := vm.MustRun(t, "ublk.test -test.v -test.run TestTakeOver 2>&1 || { echo FAILED; dmesg | tail -60; }")
+	if strings.Contains(out, "FAILED") || !strings.Contains(out, "--- PASS: TestTakeOver ") {
+		t.Fatal(out)
+	}
+	if warnings := vm.MustRun(t, "dmesg | grep -A 40 -E 'WARNING:|BUG:|Oops' || true"); warnings != "" {
+		t.Error(warnings)
 	}
 }
 
