@@ -36,6 +36,7 @@ func main() {
 	flag.IntVar(&o.Workers, "parallel", 2*runtime.GOMAXPROCS(0), "`runs` at a time")
 	flag.IntVar(&o.Config.Writers, "writers", 0, "goroutines of the workload; 0 draws 1 to 4")
 	flag.BoolVar(&o.Config.Copies, "copies", true, "also volumes with two copies")
+	flag.BoolVar(&o.Config.Devices, "devices", false, "devices that die, are lost, come back, come and go; damage to one of them; scrubs and rebuilds")
 	flag.IntVar((*int)(&o.Config.Focus), "focus", 0, "1: more devices that fail, 2: more damage, 3: more collections")
 	flag.IntVar(&o.Violations, "violations", 1, "stop after so many `violations`")
 	flag.StringVar(&profile, "cpuprofile", "", "write a CPU profile to `file`")
@@ -73,7 +74,7 @@ func main() {
 		fmt.Printf("%v\nin %v, %.0f states/s\n", r.Totals, r.Took.Round(time.Millisecond), float64(r.Totals.States)/r.Took.Seconds())
 	}
 	for _, v := range r.Violations {
-		fmt.Fprintf(os.Stderr, "VIOLATION %v\n  again: go run ./tools/explore -runs 1 -parallel 1 -writers %d -focus %d -seed %d\n", v, o.Config.Writers, o.Config.Focus, v.Seed)
+		fmt.Fprintf(os.Stderr, "VIOLATION %v\n  again: go run ./tools/explore -runs 1 -parallel 1 -writers %d -focus %d -devices=%v -seed %d\n", v, o.Config.Writers, o.Config.Focus, o.Config.Devices, v.Seed)
 	}
 	if len(r.Violations) > 0 {
 		pprof.StopCPUProfile()

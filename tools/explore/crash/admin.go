@@ -45,7 +45,11 @@ func (r *Run) createVolume(ctx context.Context, rng *rand.Rand) error {
 	if r.noAdmin || len(r.current().volumes) >= mostVolumes {
 		return nil
 	}
-	v := newVolume(r.freshName("v"), (1+rng.IntN(mostIslands))*islandBlocks)
+	name := r.freshName("v")
+	v := newVolume(name, (1+rng.IntN(mostIslands))*islandBlocks, r.drawCopies())
+	if v.copies == 2 && len(r.servingSlots()) < 2 {
+		return nil
+	}
 	ok := r.change("create", true, func(c *catalog) { c.volumes[v.name] = volumeState{vol: v, blocks: v.blocks} },
 		func(*op) error { return r.makeVolume(ctx, v) })
 	if !ok {
@@ -112,9 +116,10 @@ func (w *worker) pin(s *snapshot) {
 	s.vol.exclusive.Lock()
 	defer s.vol.exclusive.Unlock()
 	name := s.vol.name + "@" + s.name
-	tags, err := readTags(w.a, name, s.blocks, false)
+	at := w.now("nothing")
+	tags, err := readTags(w.a, name, s.blocks, at.mayFail(s.vol))
 	if err == nil {
-		o := &oracle{r: w.Run, at: &instant{when: w.clock.Add(1)}}
+		o := &oracle{r: w.Run, at: at}
 		o.bound, o.durable = o.at.when, o.at.when
 		err = o.checkInstant(name, s, tags)
 	}
@@ -122,7 +127,9 @@ func (w *worker) pin(s *snapshot) {
 		w.report(fmt.Errorf("fresh %w", err))
 		return
 	}
-	s.pinned = tags
+	if !slices.Contains(tags, unreadable) { // a device that is dead may be back in the next life
+		s.pinned = tags
+	}
 }
 
 // pickSnapshot draws a snapshot; pinned: one whose contents are known.
@@ -164,7 +171,8 @@ func (w *worker) cloneSnapshot() {
 	if s == nil || len(w.current().volumes) >= mostVolumes {
 		return
 	}
-	v := newVolume(w.freshName("v"), s.blocks)
+	v := newVolume(w.freshName("v"), s.blocks, s.vol.copies)
+	v.clone = true
 	for i, t := range s.pinned {
 		v.cells[i] = []version{{tag: t}}
 	}

@@ -35,9 +35,9 @@ var islandBuffers = sync.Pool{New: func() any { return new([islandBlocks * block
 // unreadable stands for what could not be read.
 const unreadable = ^tag(0)
 
-// readTags returns what a volume or a snapshot holds. damaged: some of it may
-// be unreadable.
-func readTags(a *lsa.Array, name string, blocks int, damaged bool) ([]tag, error) {
+// readTags returns what a volume or a snapshot holds. mayFail: some blocks of it
+// may be unreadable.
+func readTags(a *lsa.Array, name string, blocks int, mayFail bool) ([]tag, error) {
 	h, err := a.OpenVolume(name, lsa.OpenOptions{Client: "oracle", ReadOnly: true})
 	if err != nil {
 		return nil, err
@@ -48,27 +48,47 @@ func readTags(a *lsa.Array, name string, blocks int, damaged bool) ([]tag, error
 	buf := islandBuffers.Get().(*[cells * cellSize]byte)[:]
 	defer islandBuffers.Put((*[cells * cellSize]byte)(buf))
 	for at := 0; at < len(tags); at += cells {
+		holes := false
 		if err := h.ReadAt(buf, offset(at)); err != nil {
-			if !damaged || !errors.Is(err, lsa.ErrDamaged) {
+			if holes = true; !mayFail {
 				return nil, err
 			}
-			for i := range cells {
-				tags[at+i] = unreadable
+			if err := readBlocks(h, buf, at, tags); err != nil {
+				return nil, err
 			}
-			continue
 		}
 		for i := range cells {
+			if tags[at+i] == unreadable {
+				continue
+			}
 			if tags[at+i], err = readCell(buf[i*cellSize:][:cellSize], at+i); err != nil {
 				return nil, fmt.Errorf("%s: wrong bytes in block %d, cell %d: %w", name, (at+i)/cellsPerBlock, at+i, err)
 			}
 		}
-		if at == 0 && !damaged { // a sample
+		if at == 0 && !holes { // a sample
 			if err := checkExtents(h, name, at, tags); err != nil {
 				return nil, err
 			}
 		}
 	}
 	return tags, nil
+}
+
+// readBlocks reads an island block by block, and notes what cannot be read.
+func readBlocks(h *lsa.Handle, buf []byte, at int, tags []tag) error {
+	for b := range islandBlocks {
+		err := h.ReadAt(buf[b*blockSize:][:blockSize], offset(at+b*cellsPerBlock))
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, lsa.ErrDamaged) && !errors.Is(err, lsa.ErrMissingDevice) && !errors.Is(err, errDead) {
+			return err
+		}
+		for i := range cellsPerBlock {
+			tags[at+b*cellsPerBlock+i] = unreadable
+		}
+	}
+	return nil
 }
 
 // checkExtents: what is said to be zero in an island is.

@@ -23,10 +23,12 @@ type version struct {
 // volume is what the model knows of a volume. Ops that change the same cell are
 // kept apart (by units), so the versions of a cell have one order.
 type volume struct {
-	name  string
-	cells [][]version
-	units units
-	h     *lsa.Handle
+	name   string
+	copies int
+	clone  bool // made in this life, of a snapshot
+	cells  [][]version
+	units  units
+	h      *lsa.Handle
 
 	// exclusive: data operations share it; reverting, resizing, deleting
 	// have it alone.
@@ -67,8 +69,8 @@ func (c *catalog) clone(o *op) *catalog {
 	return n
 }
 
-func newVolume(name string, blocks int) *volume {
-	v := &volume{name: name, blocks: blocks}
+func newVolume(name string, blocks, copies int) *volume {
+	v := &volume{name: name, blocks: blocks, copies: copies}
 	v.units.busy = map[int]bool{}
 	v.units.free.L = &v.units.mu
 	v.grow(blocks)

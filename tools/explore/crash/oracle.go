@@ -85,6 +85,10 @@ type oracle struct {
 	// durable counts for the voiding of a write that failed: the write and its
 	// void have one LSN, and as long as neither is synced a crash may keep either.
 	durable int64
+	// settled is a moment before which all that was acknowledged was in the map
+	// of a durable checkpoint. Where a device is lost, the log behind it has gaps:
+	// a volume with one copy may have blocks as they were at any time since.
+	settled int64
 	all     []sighting
 	seen    *observation
 }
@@ -94,7 +98,7 @@ type oracle struct {
 func (r *Run) check(a *lsa.Array, at *instant) (*observation, error) {
 	o := &oracle{r: r, at: at, seen: &observation{tags: map[*volume][]tag{}, snaps: map[*snapshot][]tag{}}}
 	o.bound, o.why = r.durableAt(at)
-	o.durable = o.bound
+	o.durable, o.settled = o.bound, r.settledAt(at)
 	if err := o.checkCatalog(a); err != nil {
 		return nil, err
 	}
@@ -152,6 +156,20 @@ func (r *Run) durableAt(at *instant) (int64, string) {
 	return bound, why
 }
 
+// settledAt is when the last checkpoint began that was durable.
+func (r *Run) settledAt(at *instant) int64 {
+	if at.closed {
+		return at.when
+	}
+	settled := int64(0)
+	for _, c := range r.checkpoints {
+		if c.ack < at.when {
+			settled = max(settled, c.inv)
+		}
+	}
+	return settled
+}
+
 // evident says whether the log must show that a flush succeeded, though some of
 // its records were damaged: more later ones, that say so and that were
 // themselves flushed, than there was damage.
@@ -193,7 +211,7 @@ func (o *oracle) checkCatalog(a *lsa.Array) error {
 	for i := first; i <= last; i++ {
 		if why = sameCatalog(all[i], infos); why == nil {
 			o.seen.catalog = all[i]
-			if c := all[i]; c.op != nil && i > first && o.bound < c.op.inv && sameCatalog(all[first], infos) != nil {
+			if c := all[i]; c.op != nil && i > first && o.at.lost < 0 && o.bound < c.op.inv && sameCatalog(all[first], infos) != nil {
 				o.bound, o.why = c.op.inv, "included: "+c.op.kind
 			}
 			return nil
@@ -226,7 +244,7 @@ func sameCatalog(c *catalog, infos []lsa.VolumeInfo) error {
 
 // look finds the version of each cell of a volume.
 func (o *oracle) look(a *lsa.Array, name string, v *volume, blocks int) error {
-	tags, err := readTags(a, name, blocks, o.at.damaged)
+	tags, err := readTags(a, name, blocks, o.at.mayFail(v))
 	if err != nil {
 		return err
 	}
@@ -258,6 +276,9 @@ func (o *oracle) sight(all []sighting, v *volume, cell int, t tag) ([]sighting, 
 		} else {
 			s.chosen = i
 		}
+	}
+	if s.chosen < 0 && t != unreadable && o.at.lost >= 0 && v.clone && v.copies == 1 {
+		s.chosen, s.only, s.seen = 0, false, unreadable // the snapshot's log may have gaps
 	}
 	if s.chosen < 0 {
 		return all, fmt.Errorf("volume %s block %d cell %d: holds write %d, which never was there:%s", v.name, cell/cellsPerBlock, cell, t, s.history())
@@ -333,7 +354,7 @@ func (o *oracle) checkPrefix(cells []sighting, bound *int64, why *string) error 
 			s := &cells[i]
 			for {
 				ack, lost := s.excluded(o.at.when, o.durable)
-				if ack > *bound {
+				if ack > *bound || o.gaps(s.vol) && ack > o.settled {
 					break
 				}
 				if !s.next() {
@@ -341,7 +362,8 @@ func (o *oracle) checkPrefix(cells []sighting, bound *int64, why *string) error 
 						s.vol.name, s.cell/cellsPerBlock, s.cell, s.seen, lost.kind, lost.inv, lost.ack, *bound, *why, s.history())
 				}
 			}
-			if at := s.included(); at > *bound {
+			// Of what is not durable, a log with gaps may lack any.
+			if at := s.included(); at > *bound && o.at.lost < 0 {
 				*bound, changed = at, true
 				*why = fmt.Sprintf("included: write %d in block %d of %s", s.seen, s.cell/cellsPerBlock, s.vol.name)
 			}
@@ -350,18 +372,29 @@ func (o *oracle) checkPrefix(cells []sighting, bound *int64, why *string) error 
 	return nil
 }
 
+// gaps: changes of the volume may be missing from among others.
+func (o *oracle) gaps(v *volume) bool { return o.at.lost >= 0 && v.copies == 1 }
+
 // checkSnapshot: it is what the volume was at one moment between the request
 // and its end, and that is as durable as the snapshot.
 func (o *oracle) checkSnapshot(a *lsa.Array, volume string, s *snapshot) error {
 	name := volume + "@" + s.name
-	tags, err := readTags(a, name, s.blocks, o.at.damaged)
+	tags, err := readTags(a, name, s.blocks, o.at.mayFail(s.vol))
 	if err != nil {
 		return err
 	}
 	o.seen.snaps[s] = tags
+	if s.op != nil && (o.gaps(s.vol) || o.at.lost >= 0 && o.at.power && (s.op.ack == 0 || s.op.ack >= o.at.when)) {
+		for i, t := range tags {
+			if _, err := o.sight(nil, s.vol, i, t); err != nil {
+				return fmt.Errorf("snapshot %s: %w", name, err)
+			}
+		}
+		return nil
+	}
 	if s.pinned != nil {
 		for i, t := range tags {
-			if t != s.pinned[i] && t != unreadable {
+			if t != s.pinned[i] && t != unreadable { // which readTags refuses where it may not be
 				return fmt.Errorf("snapshot %s block %d cell %d: holds write %d, held %d", name, i/cellsPerBlock, i, t, s.pinned[i])
 			}
 		}

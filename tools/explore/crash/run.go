@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +29,7 @@ type Config struct {
 	Logger  *slog.Logger // of the arrays; nil discards
 	Focus   Focus
 	Copies  bool          // also volumes with two copies
+	Devices bool          // devices that die, are lost, come back, come and go; damage to one of them; scrubs and rebuilds
 	Limit   time.Duration // a run that does nothing to its devices for so long is stuck; 0 for 30 s
 }
 
@@ -69,27 +71,41 @@ type Run struct {
 	admin sync.Mutex // one administrative change at a time
 	// The model. mu guards the slices; what they point to is guarded as
 	// package model says, and frozen while states are checked.
-	mu        sync.Mutex
-	volumes   []*volume
-	catalogs  []*catalog
-	flushes   []*op // that succeeded, and administrative changes
-	writes    []*op // that succeeded
-	violation error
-	noAdmin   bool // an administrative change failed: no more of them in this life
-	lastTag   atomic.Uint64
-	names     int
+	mu          sync.Mutex
+	volumes     []*volume
+	catalogs    []*catalog
+	flushes     []*op // that succeeded, and administrative changes
+	writes      []*op // that succeeded
+	checkpoints []*op // that succeeded
+	violation   error
+	noAdmin     bool // an administrative change failed: no more of them in this life
+	lastTag     atomic.Uint64
+	names       int
 
 	background                sync.WaitGroup // checkpoints that a read holds up
 	checkpointing, collecting atomic.Int32
 	didMaintenance            atomic.Bool
 	faulted                   atomic.Bool // since the array was opened
+	troubled                  atomic.Bool // ever in this run: blocks with one copy may be lost
 	hostFull                  bool
-	inService                 int // devices, when the life began
+	inService                 []int // slots, when the life began
 	life                      int
 	failed                    *fault // of this life
 	openOps                   int64  // how many operations the last recovery took
 
+	membership sync.Mutex   // one deviceStep at a time
+	trouble    sync.Mutex   // guards troubles, and changes of spare other than to noneToSpare
+	troubles   int          // times that a device was damaged
+	spare      atomic.Int32 // see anyToSpare
+	foreign    bool         // in this life something fails that may leave blocks with one copy
+	members    int          // slots that there were when the life began
+	copiesOnly int          // copies of every volume; 0: they differ
+	stale      []leftBehind
+	former     []*blockdev.Mem // by slot: as they were before the life before this
+	recent     []*blockdev.Mem // by slot: as they were before this life
+
 	segment     int64
+	deviceSize  int64
 	options     lsa.Options
 	spaceWanted chan struct{}
 }
@@ -139,7 +155,7 @@ func (r *Run) violated(where string, err error) error {
 	if errors.As(err, &v) {
 		return err
 	}
-	return &Violation{r.cfg.Seed, fmt.Sprintf("life %d (host full %v, in service %d of %d): %s", r.life, r.hostFull, r.inService, len(r.site.mems), where), err}
+	return &Violation{r.cfg.Seed, fmt.Sprintf("life %d (host full %v, in service %v of %d): %s", r.life, r.hostFull, r.inService, len(r.site.mems), where), err}
 }
 
 func (r *Run) run(ctx context.Context) error {
@@ -173,10 +189,14 @@ func (r *Run) create(ctx context.Context) error {
 	devices := 2 + r.rng.IntN(3)
 	r.segment = []int64{128 << 10, 128 << 10, 256 << 10}[r.rng.IntN(3)]
 	total := []int64{2 << 20, 4 << 20, 8 << 20, 16 << 20}[r.rng.IntN(4)]
+	if r.drawFlavour(); r.cfg.Devices { // room to do without one
+		total = max(4*total, 32<<20)
+	}
 	segments := max(12, total/r.segment/int64(devices))
+	r.deviceSize = format.SegmentsOffset + segments*r.segment
 	var mems []*blockdev.Mem
 	for i := range devices {
-		mems = append(mems, blockdev.NewMem(fmt.Sprint("dev", i), format.SegmentsOffset+segments*r.segment))
+		mems = append(mems, blockdev.NewMem(fmt.Sprint("dev", i), r.deviceSize))
 	}
 	fs := vfs.NewCrashableMem()
 	r.site = r.newSite(mems, fs, randomUUID(r.rng), 1)
@@ -190,10 +210,12 @@ func (r *Run) create(ctx context.Context) error {
 		MapCache:        []int64{256 << 10, 1 << 20}[r.rng.IntN(2)],
 		Logger:          r.cfg.Logger,
 	}
-	if r.a, err = r.open(ctx, r.site); err != nil {
+	if r.a, err = r.open(ctx, r.site, false); err != nil {
 		return err
 	}
 	r.catalogs = []*catalog{{volumes: map[string]volumeState{}}}
+	r.members = devices
+	r.spare.Store(anyToSpare)
 	for range 1 + r.rng.IntN(3) {
 		if err := r.createVolume(ctx, r.rng); err != nil {
 			return err
@@ -202,8 +224,9 @@ func (r *Run) create(ctx context.Context) error {
 	return nil
 }
 
-func (r *Run) open(ctx context.Context, s *site) (*lsa.Array, error) {
+func (r *Run) open(ctx context.Context, s *site, degraded bool) (*lsa.Array, error) {
 	o := r.options
+	o.Degraded = degraded
 	o.Devices, o.FS, o.Meta, o.BootID, o.Events = s.devices(), s.store(), "meta", s.boot, (*events)(r)
 	s.rng.Shuffle(len(o.Devices), func(i, j int) { o.Devices[i], o.Devices[j] = o.Devices[j], o.Devices[i] })
 	return lsa.Open(ctx, o)
@@ -227,19 +250,21 @@ func (r *Run) live(ctx context.Context) error {
 	moments := 2 + r.rng.IntN(10)
 	r.site.planCrashes(moments, int64(steps*2), 3)
 	r.site.jitter = true
-	r.planFault(int64(steps * 2))
+	if r.cfg.Devices && r.spare.Load() != anyToSpare && r.rng.IntN(4) > 0 {
+		r.makeWhole(ctx)
+	}
+	r.planTrouble(int64(steps * 2))
 	r.workload(ctx, steps)
 	if r.violation != nil {
 		return r.violated("workload", r.violation)
 	}
 	r.site.clearPlan()
-	now := &instant{when: r.clock.Add(1), what: "nothing"}
-	if _, err := r.check(r.a, now); err != nil {
+	if _, err := r.check(r.a, r.now("nothing")); err != nil {
 		return r.violated("reading while alive", err)
 	}
 	instants := r.site.take()
 	if len(instants) == 0 {
-		instants = append(instants, r.site.copy("nothing", r.rng.IntN(2) == 0))
+		instants = append(instants, r.site.copyNow("nothing", r.rng.IntN(2) == 0))
 	}
 	closeErr := r.a.Close()
 	if err := r.closed(closeErr); err != nil {
@@ -261,160 +286,9 @@ func (r *Run) live(ctx context.Context) error {
 
 // restart goes on with an array that was closed in order.
 func (r *Run) restart(ctx context.Context) error {
-	for _, m := range r.site.mems {
-		m.OnOp = nil
-	}
-	s := r.newSite(blockdev.KillAll(r.rng, r.site.mems), r.site.fs, r.site.boot, 1)
-	a, err := r.open(ctx, s)
-	if err != nil {
-		return r.violated("opening after closing in order", err)
-	}
-	seen, err := r.check(a, &instant{when: r.clock.Add(1), what: "nothing"})
-	if err != nil {
-		return r.violated("after closing in order", err)
-	}
-	r.goOn(s, a, seen)
-	return nil
-}
-
-// checkAll opens and checks each state. With goOn the last one is where the
-// next life begins.
-func (r *Run) checkAll(ctx context.Context, instants []*instant, goOn bool) error {
-	for n, i := range instants {
-		if ctx.Err() != nil {
-			return nil
-		}
-		last := goOn && n == len(instants)-1
-		if err := r.checkState(ctx, i, last); err != nil && ctx.Err() == nil {
-			return r.violated(i.String(), err)
-		}
-	}
-	return nil
-}
-
-func (i *instant) String() string {
-	kind := "kill -9"
-	if i.power {
-		kind = "power loss"
-	}
-	if i.damaged {
-		kind += " and damage"
-	}
-	return fmt.Sprintf("%s, depth %d, at %d, during %s (checkpoint %v, collection %v, faulted %v)", kind, i.depth, i.when, i.what, i.checkpointing, i.collecting, i.faulted)
-}
-
-// checkDamaged checks a state whose medium was damaged as well: the array may
-// refuse to open, and reads may fail; what it returns must be right.
-func (r *Run) checkDamaged(ctx context.Context, instants []*instant) error {
-	if r.rng.IntN(2) == 0 && r.cfg.Focus != Damage {
-		return nil
-	}
-	from := instants[r.rng.IntN(len(instants))]
-	i := *from
-	i.damaged, i.power, i.mems = true, true, nil
-	for _, m := range from.mems {
-		i.mems = append(i.mems, m.KillClone(r.rng))
-	}
-	i.fs = from.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: r.rng})
-	for range 1 + r.rng.IntN(mostDamage) {
-		r.damage(i.mems[r.rng.IntN(len(i.mems))])
-	}
-	s := r.newSite(i.mems, i.fs, i.boot, 2)
-	a, err := r.open(ctx, s)
-	if err != nil {
-		if errors.Is(err, lsa.ErrGap) || errors.Is(err, lsa.ErrDamaged) {
-			r.stats.add(&i)
-			return nil
-		}
-		return r.violated(i.String(), fmt.Errorf("open: %w", err))
-	}
-	if _, err := r.check(a, &i); err != nil {
-		return r.violated(i.String(), err)
-	}
-	r.stats.add(&i)
-	_ = a.Close()
-	return nil
-}
-
-// mostDamage is how many records are damaged at most.
-const mostDamage = 4
-
-// damage flips bits where something was written, mostly in a header.
-func (r *Run) damage(m *blockdev.Mem) {
-	var sector [512]byte
-	for range 50 {
-		at := format.SegmentsOffset + r.rng.Int64N((m.Size()-format.SegmentsOffset)/512)*512
-		if m.ReadAt(sector[:], at) != nil || sector == [512]byte{} {
-			continue
-		}
-		if _, header := format.PeekRecordHeader(sector[:]); header || r.rng.IntN(4) == 0 {
-			mask := make([]byte, 1+r.rng.IntN(20))
-			for i := range mask {
-				mask[i] = byte(1 + r.rng.IntN(255))
-			}
-			m.Corrupt(at+r.rng.Int64N(512-20), mask)
-			return
-		}
-	}
-}
-
-// checkState opens a state, perhaps crashing again meanwhile, and checks it.
-func (r *Run) checkState(ctx context.Context, i *instant, goOn bool) error {
-	s := r.newSite(i.mems, i.fs, i.boot, i.depth+1)
-	s.base = i
-	if i.depth < 3 && r.rng.IntN(3) == 0 {
-		s.planCrashes(1+r.rng.IntN(2), max(r.openOps, 40), 2)
-	}
-	a, err := r.open(ctx, s)
-	if err != nil {
-		return fmt.Errorf("open: %w", err)
-	}
-	r.openOps = s.count.Load()
-	again := s.take()
-	s.clearPlan()
-	seen, err := r.check(a, i)
-	if err != nil {
-		return err
-	}
-	r.stats.add(i)
-	if i.depth < 3 && r.rng.IntN(5) == 0 {
-		if err := r.checkSettled(ctx, s, seen); err != nil {
-			return err
-		}
-	}
-	for _, sub := range again {
-		if err := r.checkState(ctx, sub, false); err != nil {
-			return fmt.Errorf("%v: %w", sub, err)
-		}
-	}
-	if !goOn {
-		return a.Close()
-	}
-	s.base, s.depth = nil, 1
-	r.goOn(s, a, seen)
-	return nil
-}
-
-// checkSettled: what an array holds when it has recovered is durable, whatever
-// it was before.
-func (r *Run) checkSettled(ctx context.Context, at *site, seen *observation) error {
-	i := at.copy("nothing, recovery being over", true)
-	i.power = at.base.power
-	s := r.newSite(i.mems, i.fs, i.boot, i.depth+1)
-	s.base = i
-	a, err := r.open(ctx, s)
-	if err != nil {
-		return fmt.Errorf("loss of power just after recovery: open: %w", err)
-	}
-	now, err := r.check(a, i)
-	if err == nil {
-		err = seen.same(now)
-	}
-	if err != nil {
-		return fmt.Errorf("loss of power just after recovery: %w", err)
-	}
-	r.stats.add(i)
-	return a.Close()
+	i := r.site.copyNow("nothing", false)
+	i.closed, i.checkpointing, i.collecting = true, false, false
+	return r.checkAll(ctx, []*instant{i}, true)
 }
 
 // goOn makes what was seen the model of the next life.
@@ -423,7 +297,7 @@ func (r *Run) goOn(s *site, a *lsa.Array, seen *observation) {
 	r.volumes = nil
 	fresh := map[*volume]*volume{}
 	for name, state := range seen.catalog.volumes {
-		v := newVolume(name, state.blocks)
+		v := newVolume(name, state.blocks, state.vol.copies)
 		for i, t := range seen.tags[state.vol] {
 			v.cells[i] = []version{{tag: t}}
 		}
@@ -447,49 +321,29 @@ func (r *Run) goOn(s *site, a *lsa.Array, seen *observation) {
 	}
 	r.site, r.a = s, a
 	r.catalogs, r.flushes, r.writes, r.noAdmin = []*catalog{c}, nil, nil, false
+	r.checkpoints = nil
 	r.didMaintenance.Store(false)
 	r.faulted.Store(false)
+	r.spare.Store(noneToSpare) // recovery may have found one copy of a record
+	r.members = len(a.Devices())
+	if s.removed >= 0 {
+		s.leave(s.removed)
+	}
+	s.removing, s.removed = -1, -1
+	s.mems = slices.Clone(s.mems[:min(len(s.mems), r.members)])
+	r.former, r.recent = r.recent, nil
+	for _, m := range s.mems {
+		if m != nil && r.cfg.Devices {
+			m = m.KillClone(r.rng)
+		}
+		r.recent = append(r.recent, m)
+	}
 	if r.hostFull {
 		r.hostFull = false
 		for _, m := range s.mems {
-			m.SetSpace(1 << 50)
+			if m != nil {
+				m.SetSpace(1 << 50)
+			}
 		}
 	}
 }
-
-// planFault has a device fail, or the room below the devices end, in some lives.
-func (r *Run) planFault(span int64) {
-	inService := []int{}
-	for _, d := range r.a.Devices() {
-		if d.State == "in service" {
-			inService = append(inService, d.Slot)
-		}
-	}
-	r.failed, r.inService = nil, len(inService)
-	roll := r.rng.IntN(100)
-	if r.cfg.Focus == Faults {
-		roll /= 4
-	}
-	switch {
-	case roll < 20 && len(inService) > 1:
-		f := &fault{slot: inService[r.rng.IntN(len(inService))], kind: blockdev.OpSync, times: 1 + r.rng.IntN(3), err: errInjected, after: r.site.count.Load() + r.rng.Int64N(span)}
-		switch r.rng.IntN(6) {
-		case 0, 1:
-			f.kind, f.lands = blockdev.OpWrite, r.rng.IntN(2) == 0
-		case 2, 3: // so often that a record finds no place at all, and is voided
-			f.kind, f.err, f.slot, f.lands = blockdev.OpWrite, blockdev.ErrNoSpace, -1, r.rng.IntN(2) == 0
-			f.times = 1 + r.rng.IntN(len(inService)+2)
-		}
-		r.failed = f
-		r.site.mu.Lock()
-		r.site.fault = f
-		r.site.mu.Unlock()
-	case roll < 26:
-		r.hostFull = true
-		for _, m := range r.site.mems {
-			m.SetSpace(m.Used() + r.rng.Int64N(6)*r.segment)
-		}
-	}
-}
-
-var errInjected = errors.New("injected: input/output error")

@@ -16,22 +16,6 @@ import (
 	"lsad/lsa/format"
 )
 
-// instant is one moment at which a crash happens, and what it leaves.
-type instant struct {
-	when  int64 // of Run.clock: what was acknowledged before may count
-	power bool  // power was lost, now or in a crash before without a life between
-	mems  []*blockdev.Mem
-	fs    *vfs.MemFS
-	boot  format.UUID
-	what  string // the operation that was under way
-	depth int    // 1: crash of a life, 2: of its recovery, 3: of the recovery from that
-
-	checkpointing, collecting bool // under way
-	counts                    bool // more than one device, and a checkpoint or collection under way or done
-	faulted                   bool // a device had failed
-	damaged                   bool // the medium was damaged after the crash
-}
-
 // fault makes operations of a device fail.
 type fault struct {
 	slot  int // -1: of any
@@ -64,7 +48,7 @@ func (d flaky) WriteVec(bufs [][]byte, off int64) error {
 // each operation, yield crash states, and fail on demand.
 type site struct {
 	r    *Run
-	mems []*blockdev.Mem
+	mems []*blockdev.Mem // by slot; nil where no device is. Guarded by mu while the array is open
 	fs   *vfs.MemFS
 	boot format.UUID
 
@@ -78,15 +62,26 @@ type site struct {
 	jitter bool
 	taken  []*instant
 
+	death    death
+	joining  int // slot of a device that is being added and that nobody has to remember yet; -1: none
+	removing int // slot of one that is being removed; -1: none
+	removed  int // slot of one that turned out to have been removed; -1: none
+
 	duringRead func(slot int, off int64)
 }
 
 func (r *Run) newSite(mems []*blockdev.Mem, fs *vfs.MemFS, boot format.UUID, depth int) *site {
-	s := &site{r: r, mems: mems, fs: fs, boot: boot, depth: depth, rng: rand.New(rand.NewPCG(r.rng.Uint64(), 1)), plan: map[int64]int{}}
+	s := &site{r: r, mems: mems, fs: fs, boot: boot, depth: depth, rng: rand.New(rand.NewPCG(r.rng.Uint64(), 1)), plan: map[int64]int{}, joining: -1, removing: -1, removed: -1}
 	for i, m := range mems {
-		m.OnOp = func(op blockdev.Op) error { return s.onDevice(i, op) }
+		s.watch(i, m)
 	}
 	return s
+}
+
+func (s *site) watch(slot int, m *blockdev.Mem) {
+	if m != nil {
+		m.OnOp = func(op blockdev.Op) error { return s.onDevice(slot, op) }
+	}
 }
 
 // planCrashes draws so many moments out of the next span operations.
@@ -106,6 +101,13 @@ func (s *site) clearPlan() {
 	s.mu.Unlock()
 }
 
+// copyNow is copy, of a site at rest or not.
+func (s *site) copyNow(what string, power bool) *instant {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.copy(what, power)
+}
+
 func (s *site) take() []*instant {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -117,6 +119,10 @@ func (s *site) take() []*instant {
 func (s *site) onDevice(slot int, op blockdev.Op) error {
 	if op.Kind != blockdev.OpAllocate { // what fails for want of room is tried again and again
 		s.r.progress.Add(1)
+	}
+	if err := s.death.strikes(s, slot); err != nil {
+		s.count.Add(1)
+		return err
 	}
 	if op.Kind == blockdev.OpRead || op.Kind == blockdev.OpTryRead {
 		s.dawdle()
@@ -222,30 +228,6 @@ func (s *site) crashPoint(n int64, slot int, op blockdev.Op) {
 	}
 }
 
-// copy makes what a crash now could leave. The site's lock is held.
-func (s *site) copy(what string, power bool) *instant {
-	i := &instant{what: what, power: power, boot: s.boot, depth: s.depth}
-	percent := 100
-	crash := blockdev.KillAll
-	if power {
-		percent, crash = []int{0, 50, 100}[s.rng.IntN(3)], blockdev.CrashAll
-		i.boot = randomUUID(s.rng)
-	}
-	i.mems = crash(s.rng, s.mems, func() {
-		i.when = s.r.clock.Add(1)
-		i.fs = s.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: s.rng})
-	})
-	i.faulted = s.r.faulted.Load()
-	if b := s.base; b != nil { // nothing was acknowledged since
-		i.when, i.power, i.counts = b.when, b.power || power, b.counts
-		i.checkpointing, i.collecting = b.checkpointing, b.collecting
-		return i
-	}
-	i.checkpointing, i.collecting = s.r.checkpointing.Load() > 0, s.r.collecting.Load() > 0
-	i.counts = len(s.mems) > 1 && (i.checkpointing || i.collecting || s.r.didMaintenance.Load())
-	return i
-}
-
 func randomUUID(rng *rand.Rand) (u format.UUID) {
 	for i := range u {
 		u[i] = byte(rng.Uint32())
@@ -257,7 +239,9 @@ func randomUUID(rng *rand.Rand) (u format.UUID) {
 func (s *site) devices() []blockdev.Device {
 	var all []blockdev.Device
 	for i, m := range s.mems {
-		all = append(all, flaky{m, s, i})
+		if m != nil && i != s.removed {
+			all = append(all, flaky{m, s, i})
+		}
 	}
 	return all
 }

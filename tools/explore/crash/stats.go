@@ -32,6 +32,16 @@ type Totals struct {
 	Collections   int64 `json:"collections"`
 	AdminChanges  int64 `json:"administrative_changes"`
 	RefusedNoRoom int64 `json:"refused_for_want_of_room"`
+
+	Lost         int64 `json:"with_a_lost_device"` // states
+	Refused      int64 `json:"arrays_refused"`     // opened with a stale device, or without one
+	TakenBack    int64 `json:"devices_taken_back"` // in time: the opening without them did not come far
+	Deaths       int64 `json:"deaths"`             // of devices, under the open array
+	DamagedAlive int64 `json:"damaged_while_open"` // segments
+	Scrubs       int64 `json:"scrubs"`
+	Wholes       int64 `json:"made_whole"` // all copies were there again
+	Added        int64 `json:"devices_added"`
+	Removed      int64 `json:"devices_removed"`
 }
 
 func (s *Stats) add(i *instant) {
@@ -52,6 +62,7 @@ func (s *Stats) add(i *instant) {
 	count(&s.ThirdCrash, i.depth > 2)
 	count(&s.Damaged, i.damaged)
 	count(&s.DeviceFailed, i.faulted)
+	count(&s.Lost, i.lost >= 0)
 }
 
 func (s *Stats) change(fn func(t *Totals)) {
@@ -71,5 +82,14 @@ func (t Totals) String() string {
 	return fmt.Sprintf("%d states (%d count) of %d runs: %d after power loss, %d after kill -9; %d during a checkpoint, %d during a collection, %d during recovery, %d of these during recovery from a crash during recovery; %d with a failed device, %d with a damaged medium",
 		t.States, t.Counted, t.Runs, t.PowerLoss, t.Kill, t.InCheckpoint, t.InCollection, t.InRecovery, t.ThirdCrash, t.DeviceFailed, t.Damaged) +
 		fmt.Sprintf("; %d changes acknowledged, %d flushes, %d checkpoints, %d collections, %d administrative changes, %d refused for want of room",
-			t.Acknowledged, t.FlushesSeen, t.Checkpoints, t.Collections, t.AdminChanges, t.RefusedNoRoom)
+			t.Acknowledged, t.FlushesSeen, t.Checkpoints, t.Collections, t.AdminChanges, t.RefusedNoRoom) + t.devices()
+}
+
+// devices says what happened to whole devices, if anything did.
+func (t Totals) devices() string {
+	if t.Deaths+t.Lost+t.Added+t.Removed+t.Scrubs == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %d states without a device that was lost, %d arrays refused for a stale or missing device, %d times one taken back in time, %d deaths of devices, %d times damage under an open array, %d scrubs, %d times all copies restored, %d devices added, %d removed",
+		t.Lost, t.Refused, t.TakenBack, t.Deaths, t.DamagedAlive, t.Scrubs, t.Wholes, t.Added, t.Removed)
 }

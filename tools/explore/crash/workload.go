@@ -75,11 +75,31 @@ func (r *Run) expect(what string, err error, room bool) {
 	}
 }
 
+// expectOf reports an error of a change of a volume's data. A device that dies is
+// no reason for one where there are two copies.
+func (r *Run) expectOf(v *volume, what string, err error) {
+	switch {
+	case r.mayHaveLost(v, err):
+	case err != nil && v.copies == 2 && r.site.dead() >= 0 && !errors.Is(err, syscall.ENOSPC):
+		r.report(fmt.Errorf("%s of a volume with two copies failed as one device died: %w", what, err))
+	default:
+		r.expect(what, err, true)
+	}
+}
+
+// mayHaveLost: the error is that of a block whose only copy is lost.
+func (r *Run) mayHaveLost(v *volume, err error) bool {
+	return v.copies == 1 && r.troubled.Load() &&
+		(errors.Is(err, lsa.ErrDamaged) || errors.Is(err, lsa.ErrMissingDevice) || errors.Is(err, errDead))
+}
+
 func (w *worker) step() {
 	roll := w.rng.IntN(200)
 	if w.cfg.Focus == Collections && w.rng.IntN(6) == 0 {
 		w.collect(w.ctx, w.rng)
 		w.checkpoint()
+	} else if w.cfg.Devices && w.rng.IntN(30) == 0 {
+		w.deviceStep()
 	} else if roll < 176 {
 		w.dataStep(roll)
 	} else {
@@ -196,7 +216,7 @@ func (w *worker) writeRanges(v *volume, ranges []cellRange) bool {
 	errs := make([]error, len(offs))
 	v.h.WriteBatch(offs, data, errs)
 	err := errors.Join(errs...)
-	w.expect("write", err, true)
+	w.expectOf(v, "write", err)
 	if err != nil {
 		o.failed = true
 		for _, e := range ranges {
@@ -249,7 +269,7 @@ func (w *worker) zero(v *volume) {
 	o := w.begin(v, "zeroes", ranges, []tag{0})
 	e := ranges[0]
 	err := v.h.WriteZeroes(offset(e.from), int64(e.to-e.from)*cellSize, w.rng.IntN(2) == 0)
-	w.expect("write zeroes", err, true)
+	w.expectOf(v, "write zeroes", err)
 	w.end(o, err)
 }
 
@@ -286,7 +306,9 @@ func (w *worker) read(v *volume) {
 		defer w.site.setDuringRead(nil)
 	}
 	if err := v.h.ReadAt(p, offset(e.from)); err != nil {
-		w.report(fmt.Errorf("read failed: %w", err))
+		if !w.mayHaveLost(v, err) {
+			w.report(fmt.Errorf("read failed: %w", err))
+		}
 		return
 	}
 	for c := e.from; c < e.to; c++ {
@@ -404,9 +426,14 @@ func (w *worker) arrayStep(roll int) {
 
 func (r *Run) checkpoint() {
 	r.checkpointing.Add(1)
+	c := &op{kind: "checkpoint", inv: r.clock.Add(1)}
 	err := r.a.Checkpoint(context.Background())
 	r.checkpointing.Add(-1)
 	if err == nil {
+		c.ack = r.clock.Add(1)
+		r.mu.Lock()
+		r.checkpoints = append(r.checkpoints, c)
+		r.mu.Unlock()
 		r.didMaintenance.Store(true)
 		r.stats.change(func(t *Totals) { t.Checkpoints++ })
 	}
@@ -431,7 +458,7 @@ func (r *Run) collect(ctx context.Context, rng *rand.Rand) {
 	r.collecting.Add(1)
 	defer r.collecting.Add(-1)
 	devices := r.a.Devices()
-	for _, slot := range rng.Perm(len(r.site.mems)) {
+	for _, slot := range rng.Perm(len(devices)) {
 		if devices[slot].State != "in service" {
 			continue // it would give no room
 		}
