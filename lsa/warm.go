@@ -32,6 +32,17 @@ func (a *Array) freed(d *device, seg uint32) error {
 	return err
 }
 
+// reused makes an emptied segment ready to be opened again. It keeps its room.
+func (a *Array) reused(d *device, seg uint32) {
+	a.append.mu.Lock()
+	defer a.append.mu.Unlock()
+	d.segs[seg].allocated = true
+	d.warm++
+	d.segs[seg].state = segReady
+	d.ready = append(d.ready, seg)
+	a.updatePressure()
+}
+
 // discardCold gives the room of segments back that have been free for long, and
 // of those of which a start does not know whether they have any.
 func (a *Array) discardCold(now time.Time) {
