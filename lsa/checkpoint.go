@@ -136,7 +136,7 @@ func (a *Array) chooseReady(c *cut, d *device) map[uint32]bool {
 
 func (s *segment) row(slot uint8, seg uint32) segmentRow {
 	return segmentRow{
-		slot: slot, seg: seg, state: s.state, class: s.class, damaged: s.damaged,
+		slot: slot, seg: seg, state: s.state, class: uint8(s.class.Load()), damaged: s.damaged,
 		live: s.live.Load(), used: s.used, generation: s.generation, firstLSN: s.firstLSN, maxLSN: s.maxLSN,
 	}
 }

@@ -36,6 +36,9 @@ type Options struct {
 	Degraded bool              // open without missing devices: see canGoOn; else read-only
 	Logger   *slog.Logger      // nil discards
 	Events   Events            // nil if nobody collects
+	// Placement separates blocks; nil keeps apart what clients write and what
+	// is moved.
+	Placement Placement
 
 	// CheckpointBytes of log between checkpoints, 0 for the default.
 	CheckpointBytes int64
