@@ -93,6 +93,9 @@ func (a *Array) cutSegments(c *cut, d *device) {
 		if makeReady {
 			row.state = segReady
 		}
+		if planted(ruleReopenIsDurable) && s.state == segOpen && !d.isStream(uint32(i)) {
+			row.state = segSealed
+		}
 		switch {
 		case empty:
 			c.emptied = append(c.emptied, row)
@@ -116,7 +119,7 @@ func (a *Array) chooseReady(c *cut, d *device) map[uint32]bool {
 	if !d.takesWrites() {
 		return chosen
 	}
-	reuse := !a.ballast.full.Load() // else what is emptied is given back
+	reuse := !a.ballast.full.Load() && !planted(ruleReuseAfterCheckpoint) // else what is emptied is given back
 	for _, suits := range [...]func(s *segment) bool{
 		func(s *segment) bool { return s.state == segFree && s.allocated && !s.discarding },
 		func(s *segment) bool { return reuse && s.emptiedAt(c.lsn) },

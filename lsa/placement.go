@@ -12,11 +12,6 @@ import (
 // segments that a device has open at a time.
 const MaxClasses = 8
 
-// separateFrom so many segments on each device on, blocks are separated by how
-// long they are expected to live: on smaller ones MaxClasses open segments
-// would take more room than separating saves.
-const separateFrom = 512
-
 // Origins of data. Where blocks are not separated otherwise, each has a class.
 const (
 	originUser  = iota // clients
@@ -46,7 +41,7 @@ func (a *Array) classes() int {
 		return originCount
 	}
 	for _, d := range a.devs() {
-		if d != nil && d.takesWrites() && len(d.segs) < separateFrom {
+		if d != nil && d.takesWrites() && len(d.segs) < a.opts.SeparateFrom {
 			return originCount
 		}
 	}
@@ -137,6 +132,11 @@ func (a *Array) pick(b *batch, need uint32) (to [2]*device) {
 		return to
 	}
 	if b.classes&(b.classes-1) != 0 {
+		if d := a.append.current; d != nil && b.share(d, need) {
+			if to = a.pickDevices(b, need); to[0] != nil {
+				return to
+			}
+		}
 		b.setClass(int(b.changes[0].class))
 		if to = a.pickDevices(b, need); to[0] != nil {
 			return to
@@ -147,6 +147,37 @@ func (a *Array) pick(b *batch, need uint32) (to [2]*device) {
 		to = a.pickDevices(b, need)
 	}
 	return to
+}
+
+// share gives the changes whose class has no open segment with the room on the
+// device the next class that has, or the one before. It returns false
+// if none has.
+func (b *batch) share(d *device, need uint32) bool {
+	var to [MaxClasses]int
+	open := -1
+	for class := MaxClasses - 1; class >= 0; class-- {
+		if s := &d.streams[class]; s.open && d.segSectors()-s.next >= need {
+			open = class
+		}
+		to[class] = open
+	}
+	if open < 0 {
+		return false
+	}
+	last := open
+	for class := range to {
+		if to[class] < 0 {
+			to[class] = last
+		}
+		last = to[class]
+	}
+	b.classes = 0
+	for i := range b.changes {
+		c := &b.changes[i]
+		c.class = uint8(to[c.class])
+		b.classes |= 1 << c.class
+	}
+	return true
 }
 
 func (b *batch) firstClass() int { return bits.TrailingZeros8(b.classes) }

@@ -13,7 +13,7 @@ const (
 // freed makes an emptied segment unused.
 func (a *Array) freed(d *device, seg uint32) error {
 	a.append.mu.Lock()
-	keep := (d.hostFull || d.warm < warmSegments) && !a.ballast.full.Load()
+	keep := (d.hostFull || d.warm < warmSegments) && !a.ballast.full.Load() && !planted(ruleReuseAfterCheckpoint)
 	a.append.mu.Unlock()
 	var err error
 	if !keep {
