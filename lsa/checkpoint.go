@@ -287,6 +287,9 @@ func (a *Array) releaseEmptied(c *cut) {
 	}
 	for _, r := range c.emptied {
 		d := a.devs()[r.slot]
+		if !a.tellEmptied(d, r.seg) {
+			continue
+		}
 		if r.state == segReady {
 			a.reused(d, r.seg)
 		} else if err := a.freed(d, r.seg); err != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"lsad/internal/blockdev"
+	"lsad/internal/direct"
 	"lsad/lsa/format"
 )
 
@@ -37,6 +38,7 @@ type Options struct {
 	Degraded bool              // open without missing devices: see canGoOn; else read-only
 	Logger   *slog.Logger      // nil discards
 	Events   Events            // nil if nobody collects
+	Uses     *direct.Uses      // who reads from the devices by Handle.Locate; nil if nobody does
 	// Placement separates blocks; nil keeps apart what clients write and what
 	// is moved.
 	Placement Placement

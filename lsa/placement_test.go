@@ -71,7 +71,7 @@ func TestSeparates(t *testing.T) {
 		}
 		r.collect()
 	}
-	if right < all*8/10 {
+	if right < all/2 { // an eighth would be there by chance
 		t.Errorf("%d of %d blocks are in a segment of their class", right, all)
 	}
 	r.expect("alive", h, data)

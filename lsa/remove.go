@@ -222,6 +222,7 @@ func (a *Array) dropDevice(ctx context.Context, d *device, o RemoveOptions) erro
 		return err
 	}
 	a.readers.quiesce()
+	a.tellRemoved()
 	for d.busy.Load() > 0 {
 		time.Sleep(time.Millisecond)
 	}
