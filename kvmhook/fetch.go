@@ -105,7 +105,12 @@ func (f *fetch) start(reader bool) {
 	switch {
 	case f.data == nil:
 		f.data = f.room[:int64(f.last-f.first)*f.a.m.page]
-		f.s.h.o.Source.Start(f.s.ctx, f.data, f.a.m.imageOffset(f.first), f)
+		off := f.a.m.imageOffset(f.first)
+		if reader && f.s.near != nil && f.s.near.TryReadAt(f.data, off) {
+			f.finish(nil, true)
+			return
+		}
+		f.s.h.o.Source.Start(f.s.ctx, f.data, off, f)
 	case reader && uffd.Resident(f.data):
 		f.finish(nil, true)
 	default:

@@ -90,6 +90,7 @@ var (
 	descServing  = desc("serving", "1 while a VMM is served.")
 	descLatency  = desc("fault_latency_seconds", "Time from reading a fault to its page being there.")
 	descOutage   = desc("source_outage_seconds", "How long the source has been out of reach.")
+	descDirect   = desc("source_direct_bytes_total", "Bytes read from the devices of the server on this machine, past it.")
 	descReconn   = desc("source_reconnects_total", "Connections to the source that were made anew.")
 )
 
@@ -128,6 +129,7 @@ func (e exporter) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(descServing, serving)
 	gauge(descOutage, st.Source.OutageSeconds)
+	counter(descDirect, float64(st.Source.DirectBytes))
 	counter(descReconn, float64(st.Source.Reconnects))
 	buckets := make(map[float64]uint64, latencyBuckets)
 	sum := uint64(0)

@@ -35,6 +35,7 @@ type session struct {
 	wake int // eventfd that ends the reader's wait
 
 	mapped  []byte // the image, where the source is mapped
+	near    Near   // the source, where it may have content at hand
 	fetches fetchPool
 	base    atomic.Int64 // bytes to fetch around a lone fault
 	filled  atomic.Bool  // the fill has come to its end
@@ -57,6 +58,7 @@ func newSession(h *Hook, fd *uffd.FD, regions []Region) *session {
 	if m, ok := h.o.Source.(Mapped); ok {
 		s.mapped = m.Bytes()
 	}
+	s.near, _ = h.o.Source.(Near)
 	maps := make([]*mapping, 0, len(regions))
 	for _, r := range regions {
 		m := newMapping(r, h.zeros)

@@ -18,5 +18,12 @@ type Source interface {
 	Start(ctx context.Context, p []byte, off int64, then Completion)
 }
 
+// Near is a Source that may have content at hand.
+type Near interface {
+	Source
+	// TryReadAt fills p if that takes no wait for anything, and says whether it did. If not, p is undefined.
+	TryReadAt(p []byte, off int64) bool
+}
+
 // Completion is told the outcome of a read that was begun.
 type Completion interface{ Done(err error) }

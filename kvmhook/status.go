@@ -53,6 +53,8 @@ type SourceStatus struct {
 	Name          string  `json:"name"`
 	OutageSeconds float64 `json:"outage_seconds"` // so far; 0 while it answers
 	Reconnects    int64   `json:"reconnects"`
+	// DirectBytes were read from the devices of a server on this machine, past it.
+	DirectBytes int64 `json:"direct_bytes"`
 }
 
 // Status of the hook.

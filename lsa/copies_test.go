@@ -240,3 +240,24 @@ func TestFailedCopy(t *testing.T) {
 		})
 	}
 }
+
+// TestMoveToDeadDevice: a second copy can go to the one device only that does not
+// have the first. If that device dies meanwhile, the array goes on.
+func TestMoveToDeadDevice(t *testing.T) {
+	r, h, data, rng := newPair(t, 2)
+	if err := r.a.Checkpoint(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	r.spoilData(1)
+	r.expect("one device damaged", h, data) // asks for repairs
+	r.dead[1].Store(true)
+	r.scan(h, len(data))
+	_ = r.a.RepairNow(context.Background())
+	for off := 0; off < len(data); off += 32 << 10 {
+		fill(data[off:off+8192], rng)
+		if err := write(h, int64(off), data[off:off+8192]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.expect("a device died under a repair", h, data)
+}

@@ -11,6 +11,21 @@ func (a *Array) canGoOn() bool {
 	return a.degraded && a.readOnly && a.missing == 1 && a.twoCopies.Load() && a.writableDevices() > 0
 }
 
+// lostLead divides the numbers of superblocks. Each time that devices give up
+// others they go on with the next multiple, which is more than any of those can
+// have: a device that was the last to take note of a checkpoint, or of an epoch
+// that was about to begin, would otherwise know better than they that it was
+// given up.
+const lostLead = 1 << 32
+
+// newer says whether a superblock was written after another.
+func newer(s, than *format.Superblock) bool {
+	if x, y := s.Sequence/lostLead, than.Sequence/lostLead; x != y {
+		return x > y
+	}
+	return s.Epoch > than.Epoch || s.Epoch == than.Epoch && s.Sequence > than.Sequence
+}
+
 // giveUpMissing has the others remember, before anything else is written, that
 // they go on without the missing device: it must not come back with what will
 // have been changed meanwhile. Until the log that it had parts of is behind a
@@ -28,6 +43,7 @@ func (a *Array) giveUpMissing() error {
 			row.State = format.DeviceLost
 		}
 	}
+	a.super.sequence = (a.super.sequence/lostLead + 1) * lostLead
 	a.super.mu.Unlock()
 	return a.insistOnSuperblocks()
 }

@@ -158,9 +158,69 @@ func TestDiesWhileGoingOn(t *testing.T) {
 	}
 }
 
+// TestLostDeviceKnewMost: the device that is lost was the last that took note of
+// a checkpoint, and comes back after the first opening without it was cut short.
+func TestLostDeviceKnewMost(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 5))
+	for after := int64(1); after < 40; after++ {
+		r, h, data, _ := newPair(t, 3)
+		const victim = 0
+		for r.newest() != victim {
+			fill(data[:32<<10], rng)
+			if err := write(h, 0, data[:32<<10]); err != nil {
+				t.Fatal(err)
+			}
+			if err := r.a.Checkpoint(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fill(data[:64<<10], rng)
+		if err := write(h, 0, data[:64<<10]); err != nil {
+			t.Fatal(err)
+		}
+		r.away[victim] = true
+		died := r.dieDuringOpen(rng, after)
+		r.away[victim] = false
+		r.a.Close()
+		r.opts.Degraded = false
+		switch err := r.tryOpen(); {
+		case errors.Is(err, ErrStaleDevice):
+			r.a = nil
+		case err != nil:
+			t.Fatalf("died after %d: %v", after, err)
+		case !died:
+			t.Fatalf("did not die within %d, and the device came back", after)
+		default: // it was not given up yet
+			r.expect(fmt.Sprint("died after ", after), r.handle("v"), data)
+		}
+	}
+}
+
+// newest is the device whose superblock was written last.
+func (r *rig) newest() int {
+	r.t.Helper()
+	best, slot := uint64(0), 0
+	for i, m := range r.mems {
+		if s, err := readSuperblock(m); err != nil {
+			r.t.Fatal(err)
+		} else if s.Sequence > best {
+			best, slot = s.Sequence, i
+		}
+	}
+	return slot
+}
+
 // dieAfter opens what a kill -9 now leaves, degraded, kills that after so many
 // operations of the devices, if it takes as many, and opens what that leaves.
 func (r *rig) dieAfter(rng *rand.Rand, after int64) {
+	r.t.Helper()
+	if r.dieDuringOpen(rng, after) {
+		r.open()
+	}
+}
+
+// dieDuringOpen is dieAfter without the last opening. It says whether it died.
+func (r *rig) dieDuringOpen(rng *rand.Rand, after int64) bool {
 	r.t.Helper()
 	old := r.a
 	fs := func() (c *vfs.MemFS) {
@@ -195,6 +255,6 @@ func (r *rig) dieAfter(rng *rand.Rand, after int64) {
 	if died {
 		r.a.Close()
 		r.mems, r.fs = dead, deadFS
-		r.open()
 	}
+	return died
 }

@@ -28,6 +28,8 @@ func (a *Array) tidyLayers() error {
 		if !ok || a.work.ctx.Err() != nil {
 			return nil
 		}
+		// A read that began while the layer was a volume's head still looks there.
+		a.readers.quiesce()
 		var err error
 		switch len(children) {
 		case 0:

@@ -100,7 +100,7 @@ func (a *Array) adopt() (string, error) {
 			return "", fmt.Errorf("device %s: %w: it belongs to array %v, the others to %v", d.Name(), ErrForeignDevice, s.Array, newest.Array)
 		}
 		supers[i] = s
-		if newest == nil || s.Epoch > newest.Epoch || s.Epoch == newest.Epoch && s.Sequence > newest.Sequence {
+		if newest == nil || newer(s, newest) {
 			newest = s
 		}
 	}

@@ -1,13 +1,15 @@
 package lsa
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// readers lets a segment be used again only when every read that may still look
-// at its old contents has ended.
+// readers lets a segment be used again, or a layer be taken apart, only when
+// every read that may still look at what it was has ended.
 type readers struct {
+	mu    sync.Mutex // of quiesce
 	turn  atomic.Uint32
 	count [2]struct {
 		atomic.Int64
@@ -29,9 +31,10 @@ func (r *readers) enter() uint32 {
 
 func (r *readers) exit(t uint32) { r.count[t&1].Add(-1) }
 
-// quiesce returns when every read that began before the call has ended. One
-// goroutine calls it at a time.
+// quiesce returns when every read that began before the call has ended.
 func (r *readers) quiesce() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	t := r.turn.Add(1) - 1
 	for r.count[t&1].Load() != 0 {
 		time.Sleep(50 * time.Microsecond)

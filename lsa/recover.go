@@ -115,6 +115,9 @@ func (a *Array) replayChange(c *change) error {
 		if planted(ruleTrimIsLogged) && c.kind == format.EntryTrim {
 			return nil
 		}
+		if _, ok := a.blocks.Layers.Get(c.layer); !ok && a.degraded {
+			return nil // the snapshot that made the layer was never durable, and is one of the gaps
+		}
 		if c.count > pagesPerBatch*blockmap.PageBlocks+blockmap.PageBlocks {
 			return fmt.Errorf("%w: a change of %d blocks", format.ErrInvalid, c.count)
 		}

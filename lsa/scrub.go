@@ -2,6 +2,7 @@ package lsa
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"lsad/lsa/blockmap"
@@ -11,11 +12,11 @@ import (
 // ScrubReport is what a scrub found.
 type ScrubReport struct {
 	Blocks   int64    `json:"blocks"`   // copies of blocks that were read
-	Bad      int64    `json:"bad"`      // of those, damaged or unreadable
+	Bad      int64    `json:"bad"`      // of those, damaged or unreadable; where neither repaired nor lost, there was no room for a new one
 	Repaired int64    `json:"repaired"` // of those, written anew from the other copy
 	Lost     int64    `json:"lost"`     // of those, the only copy or as bad as the other
 	Missing  int64    `json:"missing"`  // copies on absent devices
-	Problems []string `json:"problems"` // what is lost, the first of it
+	Problems []string `json:"problems"` // what is lost or could not be repaired, the first of it
 }
 
 // mostProblems of a scrub are named.
@@ -106,15 +107,22 @@ func (s *scrub) block(layer, page uint64, e *blockmap.Entry, k int) {
 		s.lost(layer, page, e, err)
 		return
 	}
-	if err := s.a.repair(repair{place{layer, block}, e.LSN, e.Place[k]}); err != nil {
+	switch err := s.a.repair(repair{place{layer, block}, e.LSN, e.Place[k]}); {
+	case err == nil:
+		s.report.Repaired++
+	case errors.Is(err, ErrNoSpace):
+		s.problem(layer, page, e, fmt.Errorf("one good copy is left: %w", err))
+	default:
 		s.lost(layer, page, e, err)
-		return
 	}
-	s.report.Repaired++
 }
 
 func (s *scrub) lost(layer, page uint64, e *blockmap.Entry, err error) {
 	s.report.Lost++
+	s.problem(layer, page, e, err)
+}
+
+func (s *scrub) problem(layer, page uint64, e *blockmap.Entry, err error) {
 	if len(s.report.Problems) < mostProblems {
 		s.report.Problems = append(s.report.Problems, fmt.Sprintf("%s: %v", s.a.nameOf(layer, page*blockmap.PageBlocks+uint64(e.Off)), err))
 	}

@@ -153,18 +153,17 @@ func (h *Handle) Extents(off, n int64, fn func(n int64, hole, zero bool) bool) e
 	x := extents{fn: fn, off: off, end: off + n}
 	first := uint64(off) / format.BlockSize
 	end := (uint64(off+n) + format.BlockSize - 1) / format.BlockSize
-	layer := h.head()
 	window := uint64(extentWindow)
 	for pg := first / blockmap.PageBlocks; pg*blockmap.PageBlocks < end && !x.stopped; {
 		to := min(pg+window, (end-1)/blockmap.PageBlocks+1)
-		pages, err := h.a.blocks.PagesIn(layer, pg, to, false)
+		pages, err := h.pagesIn(pg, to)
 		if err != nil {
 			return fmt.Errorf("block status of volume %q: %w", h.name, err)
 		}
 		if len(pages) == 0 {
 			window *= 4
 		}
-		if err := h.a.pageExtents(&x, layer, pages, max(first, pg*blockmap.PageBlocks), min(end, to*blockmap.PageBlocks)); err != nil {
+		if err := h.pageExtents(&x, pages, max(first, pg*blockmap.PageBlocks), min(end, to*blockmap.PageBlocks)); err != nil {
 			return fmt.Errorf("block status of volume %q: %w", h.name, err)
 		}
 		pg = to
@@ -175,7 +174,7 @@ func (h *Handle) Extents(off, n int64, fn func(n int64, hole, zero bool) bool) e
 
 // pageExtents adds blocks [block, end), of which only those in pages may be
 // mapped.
-func (a *Array) pageExtents(x *extents, layer uint64, pages []uint64, block, end uint64) error {
+func (h *Handle) pageExtents(x *extents, pages []uint64, block, end uint64) error {
 	var entries [blockmap.PageBlocks]blockmap.Entry
 	for _, pg := range pages {
 		from, to := max(block, pg*blockmap.PageBlocks), min(end, (pg+1)*blockmap.PageBlocks)
@@ -183,7 +182,7 @@ func (a *Array) pageExtents(x *extents, layer uint64, pages []uint64, block, end
 			x.add(from-block, blockmap.KindNone)
 		}
 		part := entries[:to-from]
-		if err := a.blocks.Lookup(layer, from, part); err != nil {
+		if err := h.lookup(from, part); err != nil {
 			return err
 		}
 		for i := range part {
@@ -197,6 +196,21 @@ func (a *Array) pageExtents(x *extents, layer uint64, pages []uint64, block, end
 		x.add(end-block, blockmap.KindNone)
 	}
 	return nil
+}
+
+// pagesIn returns the pages of the map in which the handle may have something.
+// Here as in lookup the head is asked for anew and held as by a read, but for no
+// longer: what Extents calls between may take its time.
+func (h *Handle) pagesIn(from, to uint64) ([]uint64, error) {
+	turn := h.a.readers.enter()
+	defer h.a.readers.exit(turn)
+	return h.a.blocks.PagesIn(h.head(), from, to, false)
+}
+
+func (h *Handle) lookup(block uint64, dst []blockmap.Entry) error {
+	turn := h.a.readers.enter()
+	defer h.a.readers.exit(turn)
+	return h.a.blocks.Lookup(h.head(), block, dst)
 }
 
 // extents joins runs of blocks of one kind and cuts them to the range asked.

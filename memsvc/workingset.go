@@ -153,8 +153,26 @@ func (s *Service) WorkingSet(name string) (*WorkingSet, error) {
 }
 
 // SetWorkingSet replaces the working set of an image, and returns how many of its chunks, from the first on, there
-// was room for. One without chunks removes it.
+// was room for. One without chunks removes it. What is recorded with a fork is kept with the image that it was made
+// from too, if that is there, so that later forks have it.
 func (s *Service) SetWorkingSet(ctx context.Context, name string, w *WorkingSet) (kept int, err error) {
+	kept, err = s.setWorkingSet(ctx, name, w)
+	if err != nil || kept == 0 {
+		return kept, err
+	}
+	fork, err := s.Get(name)
+	if err != nil || !fork.Writable {
+		return kept, err
+	}
+	image, err := s.Get(fork.Manifest.Parent)
+	if err != nil || image.Writable || image.Manifest.RAM() != fork.Manifest.RAM() || !image.Manifest.Created.Equal(fork.Manifest.Created) {
+		return kept, nil // it was deleted, or renamed
+	}
+	_, err = s.setWorkingSet(ctx, image.Name, w)
+	return kept, err
+}
+
+func (s *Service) setWorkingSet(ctx context.Context, name string, w *WorkingSet) (kept int, err error) {
 	err = s.changeAttributes(ctx, name, func(a *attributes, m *Manifest) error {
 		if len(w.Chunks) == 0 {
 			a.WorkingSet = nil

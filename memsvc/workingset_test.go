@@ -27,6 +27,27 @@ func TestWorkingSet(t *testing.T) {
 	if info, err := s.Fork(t.Context(), "vm", "twin"); err != nil || info.WorkingSet.Chunks != len(order) {
 		t.Errorf("the fork has %+v: %v", info.WorkingSet, err)
 	}
+	again := []int64{9, 8}
+	if _, err := s.SetWorkingSet(t.Context(), "twin", &WorkingSet{PageSize, again}); err != nil {
+		t.Error(err)
+	}
+	for _, name := range []string{"twin", "vm"} {
+		if w, err := s.WorkingSet(name); err != nil || !slices.Equal(w.Chunks, again) {
+			t.Errorf("of %s, after a fork recorded it: %+v, %v", name, w, err)
+		}
+	}
+	if err := s.Rename(t.Context(), "vm", "old"); err != nil {
+		t.Fatal(err)
+	}
+	if kept, err := s.SetWorkingSet(t.Context(), "twin", &WorkingSet{PageSize, order}); err != nil || kept != len(order) {
+		t.Errorf("of the fork of an image that is elsewhere: kept %d, %v", kept, err)
+	}
+	if w, err := s.WorkingSet("old"); err != nil || !slices.Equal(w.Chunks, again) {
+		t.Errorf("%+v, %v", w, err)
+	}
+	if err := s.Rename(t.Context(), "old", "vm"); err != nil {
+		t.Fatal(err)
+	}
 	for _, bad := range []WorkingSet{
 		{PageSize, []int64{5000}}, {PageSize, []int64{-1}}, {PageSize, []int64{1, 2, 1}}, {PageSize + 1, []int64{1}}, {0, []int64{1}}, {PageSize, make([]int64, maxChunks+1)},
 	} {

@@ -30,10 +30,11 @@ func (s *server) openArray(ctx context.Context) error {
 	}
 	tuneMemory(int64(s.cfg.MapCache))
 	s.collector = newCollector(s)
+	s.uses = s.openUses()
 	array, err := lsa.Open(ctx, lsa.Options{
 		Devices: s.devices, FS: s.meta.fs, Meta: s.meta.dir,
 		MapCache: int64(s.cfg.MapCache), Degraded: s.cfg.Degraded, Logger: s.log,
-		BootID: bootID(), Events: s.collector, Placement: &s.collector.placer,
+		BootID: bootID(), Events: s.collector, Placement: &s.collector.placer, Uses: s.uses,
 	})
 	if err != nil {
 		return fmt.Errorf("open the array: %w%s", err, openAdvice(err))

@@ -21,6 +21,7 @@ import (
 	"lsad/internal/nbdclient"
 	"lsad/kvmhook"
 	"lsad/kvmhook/filesource"
+	"lsad/kvmhook/localsource"
 	"lsad/kvmhook/nbdsource"
 	"lsad/server/admin"
 )
@@ -31,6 +32,7 @@ const hookStatusSuffix = ".status"
 // hook is a page server for one VM.
 type hook struct {
 	target
+	client                      *admin.Client // of the server that has the image, where it is named
 	socket, image, order, group string
 	noFill, record              bool
 	timeout                     time.Duration
@@ -206,24 +208,36 @@ func (k *hook) open(cmd *cobra.Command, log *slog.Logger) (*hookSource, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := nbdsource.Open(cmd.Context(), to, nbdsource.Options{Connections: k.connections, Timeout: k.timeout, Logger: log})
+	o := nbdsource.Options{Connections: k.connections, Timeout: k.timeout, Logger: log}
+	n, err := nbdsource.Open(cmd.Context(), to, o)
 	if err != nil {
 		return nil, err
 	}
-	return &hookSource{Source: n, stop: n.Stop, close: n.Close, status: func() kvmhook.SourceStatus {
+	src := &hookSource{Source: n, stop: n.Stop, close: n.Close, status: func() kvmhook.SourceStatus {
 		return kvmhook.SourceStatus{Name: k.image, OutageSeconds: n.Outage().Seconds(), Reconnects: n.Reconnects()}
-	}}, nil
+	}}
+	if k.named() {
+		l := localsource.New(n, o, placesOf(k.client, k.image))
+		over := src.status
+		src.Source, src.close, src.status = l, l.Close, func() kvmhook.SourceStatus {
+			st := over()
+			st.DirectBytes = l.DirectBytes()
+			return st
+		}
+	}
+	return src, nil
 }
 
 // local is where the server on this machine exports the image.
 func (k *hook) local(cmd *cobra.Command) (to nbdclient.Target, err error) {
 	err = k.do(cmd, func(ctx context.Context, c *admin.Client) error {
+		k.client = c
 		image, err := c.Image(ctx, k.image)
 		if err != nil {
 			return err
 		}
-		if image.Writable {
-			return fmt.Errorf("%q is a fork, which may change while a VM runs from it: name an image", k.image)
+		if image.Writable && len(image.Clients) > 0 {
+			return fmt.Errorf("%q is a fork that others have open (%s) and may write: disconnect them, or name an image", k.image, strings.Join(image.Clients, ", "))
 		}
 		st, err := c.Status(ctx)
 		if err != nil {

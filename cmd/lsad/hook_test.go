@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"lsad/internal/nbdclient"
 	"lsad/kvmhook"
 	"lsad/kvmhook/filesource"
 	"lsad/kvmhook/uffd"
@@ -139,10 +140,6 @@ func (p *process) ends() int {
 // A VM is restored from an image by name, its working set recorded, and used by the next restore.
 func TestHook(t *testing.T) {
 	dir, _ := hookRig(t)
-	must(t, dir, "image", "fork", "vm1", "fork1")
-	if r := lsad(t, dir, "hook", "--socket", "hook.sock", "--image", "fork1"); r.code != exitFailed || !strings.Contains(r.stderr, "is a fork") {
-		t.Errorf("a fork: exit code %d: %s", r.code, r.stderr)
-	}
 	p := startHook(t, dir, "--image", "vm1", "--record")
 	if st := hookStatus(t, dir); st.State != kvmhook.StateWaiting {
 		t.Errorf("%+v", st)
@@ -204,10 +201,73 @@ func hookMetrics(t *testing.T, dir string) string {
 	return string(text)
 }
 
+// A fork is served as long as nobody else can write it.
+func TestHookFork(t *testing.T) {
+	dir, _ := hookRig(t)
+	must(t, dir, "image", "fork", "vm1", "fork1")
+	c, err := nbdclient.Target{Network: "unix", Address: filepath.Join(dir, "lsad-data", "nbd.sock"), Export: "fork1"}.Dial(t.Context(), nbdclient.ClientOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if r := lsad(t, dir, "hook", "--socket", "hook.sock", "--image", "fork1"); r.code != exitFailed || !strings.Contains(r.stderr, "may write") {
+		t.Errorf("a fork that others have open: exit code %d: %s", r.code, r.stderr)
+	}
+	c.Close()
+	for end := time.Now().Add(hookPatience); len(mustJSON[admin.Image](t, dir, "image", "show", "fork1").Clients) > 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the client is never gone")
+		}
+	}
+	p := startHook(t, dir, "--image", "fork1", "--record")
+	v := bootVMM(t, dir)
+	touchVMM(t, v, 0, hookPages)
+	v.Kill()
+	if code := p.ends(); code != 0 {
+		t.Fatalf("exit code %d:\n%s", code, p.stderr())
+	}
+	if set := mustJSON[admin.Image](t, dir, "image", "show", "fork1").WorkingSet; set.Count == 0 {
+		t.Error("nothing was recorded")
+	}
+}
+
+// What the server on this machine told of an image is read from its devices, also while it is away, and when another
+// one was started.
+func TestHookDirect(t *testing.T) {
+	dir, server := hookRig(t)
+	p := startHook(t, dir, "--image", "vm1", "--no-fill", "--source-timeout", "1m")
+	v := bootVMM(t, dir)
+	touched := 16
+	for ; hookStatus(t, dir).Source.DirectBytes == 0; touched++ {
+		if touched == hookPages/2 {
+			t.Skip("this file system never says that a read takes no wait")
+		}
+		touchVMM(t, v, touched, touched+1)
+	}
+	server.kill()
+	touchVMM(t, v, touched, 700)
+	before := hookStatus(t, dir)
+	if before.Source.OutageSeconds != 0 {
+		t.Errorf("the guest waited for a server that it did not need: %+v", before.Source)
+	}
+	serveIn(t, dir, again...)
+	touchVMM(t, v, 0, hookPages)
+	if st := hookStatus(t, dir); st.ResidentPercent != 100 {
+		t.Errorf("%+v", st)
+	}
+	if text := hookMetrics(t, dir); !regexp.MustCompile(`(?m)^lsad_hook_source_direct_bytes_total [1-9]`).MatchString(text) {
+		t.Errorf("metrics: %s", text)
+	}
+	v.Kill()
+	if code := p.ends(); code != 0 {
+		t.Fatalf("exit code %d:\n%s", code, p.stderr())
+	}
+}
+
 // The server is killed while the VM runs, and started again: the guest waits, and goes on.
 func TestHookServerKilled(t *testing.T) {
 	dir, server := hookRig(t)
-	p := startHook(t, dir, "--image", "vm1", "--no-fill", "--source-timeout", "1m")
+	p := startHook(t, dir, "--image", "nbd+unix:///vm1?socket=lsad-data/nbd.sock", "--no-fill", "--source-timeout", "1m")
 	v := bootVMM(t, dir)
 	touchVMM(t, v, 0, 100)
 	server.kill()
@@ -234,7 +294,7 @@ func TestHookServerKilled(t *testing.T) {
 // A source that stays away for too long ends the hook, which says what that means.
 func TestHookSourceTimeout(t *testing.T) {
 	dir, server := hookRig(t)
-	p := startHook(t, dir, "--image", "vm1", "--no-fill", "--source-timeout", "200ms")
+	p := startHook(t, dir, "--image", "nbd+unix:///vm1?socket=lsad-data/nbd.sock", "--no-fill", "--source-timeout", "200ms")
 	v := bootVMM(t, dir)
 	server.kill()
 	if _, err := v.Begin(vmmtest.Order{Op: vmmtest.OpTouch, First: 20, Last: 21}); err != nil {

@@ -64,7 +64,7 @@ Anyone who reaches ADDR could send a VM: take a unix socket, or 127.0.0.1 and a 
 func imageRestore(t *target) *cobra.Command {
 	q := admin.RestoreImage{}
 	var rate, page sizeFlag
-	var patience time.Duration
+	var patience, record time.Duration
 	cmd := &cobra.Command{
 		Use:   "restore NAME --qmp SOCKET | --to ADDR",
 		Short: "Resume a VM from an image in a QEMU that waits for it; it runs at once",
@@ -75,8 +75,12 @@ then migrate-incoming; and give --to.
 The VM runs as soon as QEMU has its device state. It gets the memory that it touches first, and the rest in the
 background; the command stays until it has all. If the connection is lost meanwhile the VM waits: without
 --qmp have QEMU listen at ADDR again (migrate-recover), and this command finds it. If this command was ended,
-run it again with --resume. The image stays as it is, and can be restored again.`,
+run it again with --resume. The image stays as it is, and can be restored again.
+
+With --record nothing is sent for a while but what the VM asks for, in which order is noted, and that is kept
+with the image, and with the image that a fork was made from. Later restores send this memory first.`,
 		Example: `  lsad image restore web1 --qmp /run/web1.qmp
+  lsad image restore web2 --qmp /run/web2.qmp --record 30s
   lsad image restore web1 --to 10.0.0.7:4444 --rate 200MiB
   lsad image restore web1 --to 10.0.0.7:4444 --resume`,
 		Args: takes("NAME"),
@@ -87,7 +91,10 @@ run it again with --resume. The image stays as it is, and can be restored again.
 			if err := absoluteBoth(&q.To, &q.QMP); err != nil {
 				return err
 			}
-			q.BytesPerSecond, q.PageBytes, q.PatienceSeconds = rate.bytes(), page.bytes(), patience.Seconds()
+			if record < 0 {
+				return config.Usagef("--record %v: for how long? A time such as 30s", record)
+			}
+			q.BytesPerSecond, q.PageBytes, q.PatienceSeconds, q.RecordSeconds = rate.bytes(), page.bytes(), patience.Seconds(), record.Seconds()
 			return t.do(cmd, func(ctx context.Context, c *admin.Client) error {
 				r, err := job(ctx, cmd, func(ctx context.Context, show func(admin.JobProgress)) (admin.Restored, error) {
 					return c.RestoreImage(ctx, args[0], q, show)
@@ -103,6 +110,7 @@ run it again with --resume. The image stays as it is, and can be restored again.
 	fs.StringVar(&q.QMP, "qmp", "", "`SOCKET` of the monitor of the QEMU that waits")
 	fs.StringVar(&q.To, "to", "", "`ADDR` where QEMU waits, unix:PATH or HOST:PORT; default: SOCKET.incoming")
 	fs.BoolVar(&q.Resume, "resume", false, "the VM runs there already and has lost the rest of its memory")
+	fs.DurationVar(&record, "record", 0, "note for this `TIME` what memory the VM touches first, and keep that with the image")
 	fs.BoolVar(&q.NoFill, "no-fill", false, "send nothing that is not asked for; ends with Ctrl-C only")
 	sendingFlags(cmd, &rate, &page, &patience)
 	return cmd
@@ -191,6 +199,12 @@ func (t *target) printRestored(cmd *cobra.Command, r admin.Restored) error {
 	out.row("Took:", seconds(r.TookSeconds))
 	out.row("Sent:", fmt.Sprintf("%s; %d pages with data, %d free or zero", size(r.SentBytes), r.DataPages, r.ZeroPages))
 	out.row("Asked for:", fmt.Sprintf("%d times", r.Demanded))
+	if r.Prefetched > 0 {
+		out.row("Sent first:", fmt.Sprintf("%d chunks of the working set", r.Prefetched))
+	}
+	if r.Recorded > 0 {
+		out.row("Recorded:", fmt.Sprintf("%d chunks of the working set", r.Recorded))
+	}
 	out.row("Connection lost:", fmt.Sprintf("%d times", r.Losses))
 	return out.flush()
 }

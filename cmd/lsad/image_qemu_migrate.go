@@ -121,6 +121,7 @@ func (m *migration) run(ctx context.Context, out io.Writer) (result qemu.Migrate
 	bar := newBar(out)
 	defer bar.end()
 	o.Progress = owners(out, bar)
+	raisePriority()
 	return qemu.Migrate(ctx, o)
 }
 
@@ -195,8 +196,12 @@ func (t *target) printMigrated(cmd *cobra.Command, r qemu.Migrated) error {
 	}
 	out := newTable(cmd.OutOrStdout())
 	out.row("The VM:", "is at the "+string(r.Owner)+", which has all of its memory; QEMU can be ended here (quit)")
-	if r.Down > 0 {
-		out.row("Stood still:", r.Down.Round(100*time.Microsecond).String())
+	if s := r.Stood; s.Loaded > 0 {
+		out.row("Stood still:", tenths(s.Loaded))
+		out.row("  of that:", tenths(s.Saved)+" until the source had sent its device state")
+		out.row("", tenths(s.Sent-s.Saved)+" to pass that on")
+		out.row("", tenths(s.Confirmed-s.Sent)+" until the source had said that it will not run again")
+		out.row("", tenths(s.Loaded-s.Confirmed)+" until the destination had loaded it")
 	}
 	out.row("Took:", r.Took.Round(time.Millisecond).String())
 	out.row("Sent:", fmt.Sprintf("%s; %d pages with data, %d free or zero", size(r.Bytes), r.DataPages, r.ZeroPages))
@@ -210,16 +215,33 @@ func (t *target) printMigrated(cmd *cobra.Command, r qemu.Migrated) error {
 	return out.flush()
 }
 
+// tenths is a short time for people.
+func tenths(d time.Duration) string { return d.Round(100 * time.Microsecond).String() }
+
 // migrated is the JSON of a migration.
 type migrated struct {
 	admin.Restored
-	DownSeconds float64 `json:"down_seconds"` // that the VM stood still; 0 if it is not known
-	FreePages   int64   `json:"free_pages"`   // in the guest
-	FreeProblem string  `json:"free_problem,omitempty"`
+	DownSeconds float64    `json:"down_seconds"` // that the VM stood still; 0 if it is not known
+	Stood       standstill `json:"stood"`
+	FreePages   int64      `json:"free_pages"` // in the guest
+	FreeProblem string     `json:"free_problem,omitempty"`
+}
+
+// standstill is what had happened so many seconds after the VM's stop; see qemu.Standstill.
+type standstill struct {
+	Saved     float64 `json:"saved_seconds"`
+	Sent      float64 `json:"sent_seconds"`
+	Confirmed float64 `json:"confirmed_seconds"`
+	Loaded    float64 `json:"loaded_seconds"`
+	Asked     float64 `json:"asked_seconds"`
 }
 
 func migratedOf(r qemu.Migrated) migrated {
-	m := migrated{Restored: restoredOf(r.Progress), DownSeconds: r.Down.Seconds(), FreePages: r.Elided}
+	s := r.Stood
+	m := migrated{
+		Restored: restoredOf(r.Progress), DownSeconds: s.Loaded.Seconds(), FreePages: r.Elided,
+		Stood: standstill{s.Saved.Seconds(), s.Sent.Seconds(), s.Confirmed.Seconds(), s.Loaded.Seconds(), s.Asked.Seconds()},
+	}
 	if r.ElideError != nil {
 		m.FreeProblem = r.ElideError.Error()
 	}

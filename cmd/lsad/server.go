@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"lsad/internal/config"
+	"lsad/internal/direct"
 	"lsad/lsa"
 	"lsad/memsvc"
 	"lsad/server/admin"
@@ -46,6 +47,7 @@ type server struct {
 	array      *lsa.Array
 	images     *memsvc.Service
 	collector  *collector
+	uses       *direct.Uses // nil: nobody reads from the devices directly
 	nbd        *nbd.Server
 	disks      *localDisks
 	started    time.Time
@@ -220,8 +222,9 @@ func (s *server) startServing(context.Context) error {
 		return err
 	}
 	stats := newIO()
+	exports := &catalog{array: s.array, images: s.images, first: s.plan.volumes, errors: &ioLog{log: s.log}}
 	s.nbd, err = nbd.New(nbd.Config{
-		Catalog: &catalog{array: s.array, images: s.images, first: s.plan.volumes, errors: &ioLog{log: s.log}}, TLSMode: mode, TLS: s.tls,
+		Catalog: exports, TLSMode: mode, TLS: s.tls,
 		Logger: s.log, Metrics: recorders{stats},
 		MaxConnections: s.cfg.MaxConnections, MaxBufferBytes: nbdBufferBytes,
 	})
@@ -234,6 +237,7 @@ func (s *server) startServing(context.Context) error {
 	a := admin.New(admin.Config{
 		Array: b, Maintainer: b, Devices: b,
 		Collector: s.collector, LocalDisks: s.disks, Images: vms, ImageVMs: vms, IO: stats, Token: s.token, Logger: s.log,
+		Placer: &places{array: s.array, catalog: exports, uses: s.uses},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	for _, l := range s.nbdOn {

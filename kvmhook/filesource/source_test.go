@@ -2,17 +2,15 @@ package filesource
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"lsad/kvmhook"
-	"lsad/kvmhook/uffd"
+	"lsad/kvmhook/hooktest"
 	"lsad/kvmhook/vmmtest"
 )
 
@@ -90,46 +88,11 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
-// hooked is a VMM whose memory comes from the file.
-func hooked(t *testing.T, s *Source, noFill bool) *vmmtest.Process {
-	t.Helper()
-	fd, err := uffd.Open(uffd.FeatureEventRemove)
-	if err != nil {
-		t.Skipf("no userfaultfd here (it needs root, or the sysctl vm.unprivileged_userfaultfd): %v", err)
-	}
-	fd.Close()
-	h, err := kvmhook.New(t.Context(), kvmhook.Options{Source: s, NoFill: noFill})
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "hook")
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- h.Serve(context.Background(), l) }()
-	v, err := vmmtest.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		v.Kill()
-		if err := <-ended; err != nil {
-			t.Errorf("Serve: %v", err)
-		}
-	})
-	if _, err := v.Do(vmmtest.Order{Op: vmmtest.OpMap, Socket: path, Version: 3, Regions: []vmmtest.Region{{Size: pages * page, Page: page}}}, patience); err != nil {
-		t.Fatal(err)
-	}
-	return v
-}
-
 // Many threads touch everything, while parts of it are removed.
 func TestServe(t *testing.T) {
 	for _, noFill := range []bool{true, false} {
 		path, data := memory(t)
-		v := hooked(t, open(t, path), noFill)
+		v, _ := hooktest.Serve(t, kvmhook.Options{Source: open(t, path), NoFill: noFill})
 		touch := vmmtest.Order{Op: vmmtest.OpTouch, Last: pages, Threads: 6, Stride: 33}
 		first, err := v.Begin(touch)
 		if err != nil {
@@ -168,7 +131,7 @@ func TestServe(t *testing.T) {
 // A file that is cut short loses its content: a memory error for the guest, none for the server.
 func TestCutShort(t *testing.T) {
 	path, _ := memory(t)
-	v := hooked(t, open(t, path), true)
+	v, _ := hooktest.Serve(t, kvmhook.Options{Source: open(t, path), NoFill: true})
 	if err := os.Truncate(path, 40*page); err != nil {
 		t.Fatal(err)
 	}

@@ -118,6 +118,14 @@ func (s *Source) Size() int64 { return s.info.Size }
 // Info is what the server told.
 func (s *Source) Info() nbdclient.Info { return s.info }
 
+// Description is what the server says now of the export.
+func (s *Source) Description() string {
+	if c := s.links[0].client.Load(); c != nil {
+		return c.Info().Description
+	}
+	return s.info.Description
+}
+
 // Reconnects is how often a connection was made anew.
 func (s *Source) Reconnects() int64 { return s.reconnects.Load() }
 

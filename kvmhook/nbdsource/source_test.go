@@ -22,7 +22,7 @@ import (
 
 	"lsad/internal/nbdclient"
 	"lsad/kvmhook"
-	"lsad/kvmhook/uffd"
+	"lsad/kvmhook/hooktest"
 	"lsad/kvmhook/vmmtest"
 	"lsad/server/nbd"
 	"lsad/server/nbd/memexport"
@@ -291,37 +291,7 @@ func TestNoServer(t *testing.T) {
 // hooked is a VMM whose memory comes from a source.
 func hooked(t *testing.T, s *Source) *vmmtest.Process {
 	t.Helper()
-	fd, err := uffd.Open(uffd.FeatureEventRemove)
-	if err != nil {
-		t.Skipf("no userfaultfd here (it needs root, or the sysctl vm.unprivileged_userfaultfd): %v", err)
-	}
-	fd.Close()
-	h, err := kvmhook.New(t.Context(), kvmhook.Options{Source: s, NoFill: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "hook")
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- h.Serve(ctx, l) }()
-	v, err := vmmtest.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		v.Kill()
-		if err := <-ended; err != nil {
-			t.Errorf("Serve: %v", err)
-		}
-		cancel()
-	})
-	if _, err := v.Do(vmmtest.Order{Op: vmmtest.OpMap, Socket: path, Version: 3, Regions: []vmmtest.Region{{Size: pages * page, Page: page}}}, patience); err != nil {
-		t.Fatal(err)
-	}
+	v, _ := hooktest.Serve(t, kvmhook.Options{Source: s, NoFill: true})
 	return v
 }
 

@@ -24,6 +24,9 @@ type fakeDest struct {
 	shutWith int    // status of SHUT at the end
 	diePages int    // with "pages": after so many
 	wants    []pageRange
+	// asksFirst has it ask before it says that the device state is loaded, as a device's state may need memory.
+	asksFirst bool
+	prepared  chan struct{} // if not nil, closed when it has accepted the VM's blocks
 
 	mu        sync.Mutex
 	ram       []byte
@@ -194,6 +197,9 @@ func (c *fakeConn) ping(n uint32) error {
 		if err := c.dies("prepared"); err != nil {
 			return err
 		}
+		if c.prepared != nil {
+			close(c.prepared)
+		}
 	}
 	return c.say(rpPong, u32(n))
 }
@@ -207,7 +213,10 @@ func (c *fakeConn) packaged(n int) error {
 	want = append(want, c.state.Device...)
 	want = appendPing(want, pingLoaded)
 	want = appendCommand(want, cmdRun, nil)
-	if got := c.r.bytes(n); !bytes.Equal(got, want) {
+	switch got := c.r.bytes(n); {
+	case c.r.err != nil:
+		return c.r.err
+	case !bytes.Equal(got, want):
 		return fmt.Errorf("package %q instead of %q", got, want)
 	}
 	if err := c.dies("loaded"); err != nil {
@@ -216,10 +225,16 @@ func (c *fakeConn) packaged(n int) error {
 	c.mu.Lock()
 	c.ran = true
 	c.mu.Unlock()
-	if err := c.say(rpPong, u32(pingLoaded)); err != nil {
-		return err
+	steps := []func() error{func() error { return c.say(rpPong, u32(pingLoaded)) }, c.askAll}
+	if c.asksFirst {
+		slices.Reverse(steps)
 	}
-	return c.askAll()
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *fakeConn) askAll() error {

@@ -114,9 +114,9 @@ func rank(c capability) int {
 	return 0
 }
 
-// take has the source send the VM's state to a listener, whose address for QEMU is uri, and waits until the source
-// has stopped for good.
-func (h *handover) take(ctx context.Context, l net.Listener, uri string, ram *splitRAM) (*State, error) {
+// take has the source send the VM's state to a listener, whose address for QEMU is uri. The VM has stopped then; see
+// completed.
+func (h *handover) take(ctx context.Context, l net.Listener, uri string, ram pageSink) (*State, error) {
 	h.left = true
 	if err := h.run(ctx, "migrate", map[string]string{"uri": uri}, nil); err != nil {
 		return nil, err
@@ -132,9 +132,6 @@ func (h *handover) take(ctx context.Context, l net.Listener, uri string, ram *sp
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return nil, err
-	}
-	if err := h.completed(ctx); err != nil {
 		return nil, err
 	}
 	return &p.state, nil
@@ -163,37 +160,34 @@ type migration struct {
 	Error  string `json:"error-desc"`
 }
 
-// completed waits until the source says that it is done with the VM.
+// completed waits until the source says that it is done with the VM, and does not run it. It notes when that stopped.
 func (h *handover) completed(ctx context.Context) error {
-	for deadline := time.Now().Add(handoverPatience); ; time.Sleep(500 * time.Microsecond) {
+	for deadline := time.Now().Add(handoverPatience); ; time.Sleep(200 * time.Microsecond) {
 		var m migration
 		if err := h.run(ctx, "query-migrate", nil, &m); err != nil {
 			return err
 		}
+		status := ""
+		if m.Status == "completed" {
+			var err error
+			if status, err = h.status(ctx); err != nil {
+				return err
+			}
+		}
 		switch {
-		case m.Status == "completed":
-			return h.checkStopped(ctx)
+		case status == "postmigrate":
+			if e, ok := h.monitor.Newest("STOP"); ok {
+				h.stopped = e.Time
+			}
+			return nil
+		case status != "" && status != "finish-migrate": // which it is for a moment yet
+			return fmt.Errorf("the source is %s instead of postmigrate", status)
 		case m.Status == "failed" || m.Status == "cancelled" || m.Status == "none":
 			return fmt.Errorf("%w: the source's migration is %s %s", ErrLost, m.Status, m.Error)
 		case time.Now().After(deadline):
 			return fmt.Errorf("the source's migration is still %s after %v", m.Status, handoverPatience)
 		}
 	}
-}
-
-// checkStopped holds that the source does not run, and notes since when.
-func (h *handover) checkStopped(ctx context.Context) error {
-	status, err := h.status(ctx)
-	if err != nil {
-		return err
-	}
-	if status != "postmigrate" {
-		return fmt.Errorf("the source is %s instead of postmigrate", status)
-	}
-	if e, ok := h.monitor.Newest("STOP"); ok {
-		h.stopped = e.Time
-	}
-	return nil
 }
 
 // giveBack has the source run the VM again, as it was.

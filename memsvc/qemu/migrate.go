@@ -41,13 +41,22 @@ type MigrateOptions struct {
 // Migrated is what Migrate did.
 type Migrated struct {
 	Progress
-	// Down is the time from the VM's stop at the source to the destination's word that it has what it needs to
-	// run, if the clock of the source is this machine's. 0 if it is not known.
-	Down time.Duration
+	// Stood says how long the VM stood still, and why, if the clock of the source is this machine's.
+	Stood Standstill
 	// Elided is the number of pages that were free in the guest, whether or not they were sent before that was known.
 	Elided int64
 	// ElideError says why free pages were not left out, or not all of them.
 	ElideError error
+}
+
+// Standstill is a VM's way from one QEMU to the other: what had happened so long after its stop at the source. All are
+// zero if the time of the stop is not known.
+type Standstill struct {
+	Saved     time.Duration // the source had sent the device state
+	Sent      time.Duration // the destination was sent it, all but the last byte
+	Confirmed time.Duration // the source had said that it will not run again; then the last byte was sent
+	Loaded    time.Duration // the destination had said that it has what it needs to run
+	Asked     time.Duration // the first page that the VM asked for was sent; zero if it never asked
 }
 
 // Migrate moves a running VM whose RAM is a shared file, by post-copy: its QEMU hands over the device state and stays
@@ -57,7 +66,7 @@ type Migrated struct {
 // source run on. From the moment when it is Destination the source must never run again; if Migrate fails then, the
 // VM waits at the destination for the rest of its memory, which is in the file still: go on with Resume.
 func Migrate(ctx context.Context, o MigrateOptions) (Migrated, error) {
-	m := &mover{o: o, h: handover{monitor: o.Monitor}, result: Migrated{Progress: Progress{Owner: Source}}}
+	m := &mover{o: o, h: handover{monitor: o.Monitor}, result: Migrated{Progress: Progress{Owner: Source}}, began: time.Now()}
 	var err error
 	if o.Resume {
 		err = m.again(ctx)
@@ -71,10 +80,14 @@ func Migrate(ctx context.Context, o MigrateOptions) (Migrated, error) {
 }
 
 type mover struct {
-	o      MigrateOptions
-	h      handover
-	ram    splitRAM
-	result Migrated
+	o       MigrateOptions
+	h       handover
+	ram     splitRAM
+	search  *search
+	session *session // nil until the VM's blocks are known
+	result  Migrated
+	began   time.Time
+	at      struct{ saved, sent, confirmed, loaded, asked time.Time }
 }
 
 // move is a migration from its beginning.
@@ -82,6 +95,9 @@ func (m *mover) move(ctx context.Context) (err error) {
 	defer m.o.Listener.Close()
 	if err := m.inspect(ctx, "running"); err != nil {
 		return err
+	}
+	if m.o.Progress != nil {
+		m.o.Progress(Progress{Phase: Connecting, Owner: Source})
 	}
 	// A destination that is not there should be known before anything is done to the VM.
 	conn, err := m.o.Dial(ctx)
@@ -99,22 +115,28 @@ func (m *mover) move(ctx context.Context) (err error) {
 	if err := m.h.setCapabilities(ctx, unshared); err != nil {
 		return err
 	}
-	state, err := m.h.take(ctx, m.o.Listener, m.o.URI, &m.ram)
-	if err != nil {
-		return fmt.Errorf("take the VM's state from the source: %w", err)
+	defer m.finish()
+	err = m.handOver(ctx, conn)
+	if err != nil && m.result.Owner == Destination {
+		err = m.session.recover(ctx, m.options(m.session.state), err)
 	}
-	return m.send(ctx, state, func(context.Context) (net.Conn, error) { return conn, nil })
+	return err
 }
 
 // again goes on with a migration whose process has died. All but the file's block was sent before the VM ran.
-func (m *mover) again(ctx context.Context) error {
+func (m *mover) again(ctx context.Context) (err error) {
 	if err := m.inspect(ctx, "postmigrate"); err != nil {
 		return err
 	}
 	b := Block{Name: m.ram.name, Size: m.ram.size}
 	m.ram.blocks, m.ram.copies, m.ram.shared = []Block{b}, [][]byte{nil}, b
 	m.result.Owner = Destination
-	return m.send(ctx, &State{Blocks: m.ram.blocks}, nil)
+	defer m.finish()
+	if err := m.open(ctx, &State{Blocks: m.ram.blocks}); err != nil {
+		return err
+	}
+	m.session.progress.Owner = Destination
+	return m.session.recover(ctx, m.options(m.session.state), ErrLost)
 }
 
 // inspect holds that the VM is what can be moved.
@@ -135,42 +157,50 @@ func (m *mover) inspect(ctx context.Context, want string) error {
 	return err
 }
 
-// send brings the VM to the destination: with first the connection to begin with, or nil if it is there already.
-func (m *mover) send(ctx context.Context, state *State, first func(context.Context) (net.Conn, error)) error {
+// options are those of a restore from the file.
+func (m *mover) options(state *State) RestoreOptions {
 	o := RestoreOptions{
-		State: state, RAM: &m.ram, Zero: NewPageSet(state.Pages()), Dial: m.o.Dial, Rate: m.o.Rate,
-		Patience: m.o.Patience, Progress: m.o.Progress,
+		State: state, RAM: &m.ram, Dial: m.o.Dial, Rate: m.o.Rate, Patience: m.o.Patience, Progress: m.o.Progress,
 	}
 	if m.o.HugePage != 0 {
 		o.HugePages = map[string]int64{m.ram.name: m.o.HugePage}
 	}
+	return o
+}
+
+// open makes the session. Of state the device state may follow later.
+func (m *mover) open(ctx context.Context, state *State) (err error) {
+	o := m.options(state)
+	o.Zero = NewPageSet(state.Pages())
 	s, err := newSession(o)
 	if err != nil {
 		return err
 	}
+	s.began = m.began
 	s.early = func(b Block) bool { return b.Name != m.ram.name }
-	search := m.search(ctx, o.Zero)
-	s.hold, s.begun = search.done, search.start
-	defer func() {
-		search.stop()
-		s.progress.Took = time.Since(s.began)
-		m.result.Progress, m.result.Elided, m.result.ElideError = s.progress, search.found, search.err
-	}()
-	s.loaded = func() {
-		if !m.h.stopped.IsZero() {
-			m.result.Down = max(0, time.Since(m.h.stopped))
+	m.search = m.newSearch(ctx, o.Zero)
+	s.hold, s.begun = m.search.done, m.search.start
+	s.loaded = func() { m.at.loaded = time.Now() }
+	s.served = func() { m.at.asked = time.Now() }
+	m.session = s
+	return nil
+}
+
+// finish notes what was done.
+func (m *mover) finish() {
+	if m.session == nil {
+		return
+	}
+	m.search.stop()
+	s := m.session
+	s.progress.Took = time.Since(s.began)
+	m.result.Progress, m.result.Elided, m.result.ElideError = s.progress, m.search.found, m.search.err
+	since := func(t time.Time) time.Duration {
+		if t.IsZero() || m.h.stopped.IsZero() {
+			return 0
 		}
+		return max(0, t.Sub(m.h.stopped))
 	}
-	if first == nil {
-		s.progress.Owner = Destination
-		return s.recover(ctx, o, ErrLost)
-	}
-	err = s.deliver(ctx, first, func() {
-		m.result.Owner = Destination
-		s.commit()
-	})
-	if err != nil && s.progress.Owner == Destination {
-		err = s.recover(ctx, o, err)
-	}
-	return err
+	at := &m.at
+	m.result.Stood = Standstill{since(at.saved), since(at.sent), since(at.confirmed), since(at.loaded), since(at.asked)}
 }

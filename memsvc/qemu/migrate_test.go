@@ -25,7 +25,9 @@ type fakeSource struct {
 	roms  *memFile
 	file  string
 	share bool
-	fault string // command that fails, or "cut", "failed", "stuck"
+	fault string // command that fails, or "cut", "failed"
+	// stops, if not nil, is awaited before the stream goes on behind its head and the VM stops.
+	stops <-chan struct{}
 
 	mu        sync.Mutex
 	bandwidth int64
@@ -167,6 +169,11 @@ func (f *fakeSource) send(path string) {
 	ignoring.IgnoresShared = true
 	w.start(&ignoring)
 	w.endPart()
+	if f.stops != nil {
+		conn.Write(w.p)
+		w.p = nil
+		<-f.stops
+	}
 	w.part(typeSectionEnd)
 	w.pages(f.state.Blocks[1], f.roms)
 	w.endPart()
@@ -259,6 +266,46 @@ func TestMigrate(t *testing.T) {
 	}
 	if r.src.did("cont") {
 		t.Error("the source was told to run on")
+	}
+}
+
+// TestMigratePreparesFirst holds that the VM runs until the destination has accepted it, and that what it waits for is
+// told apart.
+func TestMigratePreparesFirst(t *testing.T) {
+	r := newRig(t)
+	r.dst.prepared = make(chan struct{})
+	r.dst.wants = []pageRange{{100, 1}}
+	r.src.stops = r.dst.prepared
+	m, err := Migrate(t.Context(), r.o)
+	if err != nil || !bytes.Equal(r.dst.ram, r.ram.data) {
+		t.Fatal(err)
+	}
+	if s := m.Stood; s.Saved <= 0 || s.Sent < s.Saved || s.Confirmed < s.Sent || s.Loaded < s.Confirmed || s.Asked < s.Confirmed {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestLimit holds that a destination which says nothing is given up, and is not once the limit was lifted.
+func TestLimit(t *testing.T) {
+	for _, lifted := range []bool{false, true} {
+		a, b := pair(t)
+		l := newLimit(t.Context(), a)
+		if lifted {
+			if err := l.lift(); err != nil {
+				t.Fatal(err)
+			}
+			b.Close()
+		} else {
+			l.within(time.Millisecond)
+		}
+		_, err := a.Read(make([]byte, 1))
+		if err = l.cause(err); errors.Is(err, errSilent) == lifted || err == nil {
+			t.Errorf("lifted %v: %v", lifted, err)
+		}
+		if err := l.lift(); (err == nil) != lifted {
+			t.Errorf("lifted %v, again: %v", lifted, err)
+		}
+		l.end()
 	}
 }
 

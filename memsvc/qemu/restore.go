@@ -23,6 +23,12 @@ type RestoreOptions struct {
 	Resume bool
 	// NoFill sends nothing but what the destination asks for. Restore then ends only with ctx.
 	NoFill bool
+	// Order is what the background sends first, in this order.
+	Order Order
+	// Record notes for so long, from when the VM runs, what it asks for, and nothing else is sent meanwhile. Then, or
+	// when Restore ends, Recorded is called with the order, once; it must return soon. 0 records nothing.
+	Record   time.Duration
+	Recorded func(Order)
 	// Rate limits the background, in bytes per second. 0 is no limit.
 	Rate int64
 	// HugePages gives the size of the pages that back a block at the destination, by the block's name, where that
@@ -46,10 +52,13 @@ func Restore(ctx context.Context, o RestoreOptions) (Progress, error) {
 	if err != nil {
 		return Progress{Owner: Source}, fmt.Errorf("restore: %w", err)
 	}
+	if r := newRecorder(&o); r != nil {
+		defer s.record(r)()
+	}
 	if o.Resume {
 		s.progress.Owner = Destination
 		err = s.recover(ctx, o, ErrLost)
-	} else if err = s.deliver(ctx, o.Dial, s.commit); err != nil && s.progress.Owner == Destination {
+	} else if err = s.deliver(ctx, o.Dial); err != nil && s.progress.Owner == Destination {
 		err = s.recover(ctx, o, err)
 	}
 	s.progress.Took = time.Since(s.began)
@@ -60,7 +69,11 @@ func Restore(ctx context.Context, o RestoreOptions) (Progress, error) {
 }
 
 func newSession(o RestoreOptions) (*session, error) {
+	if err := o.Order.check(); err != nil {
+		return nil, err
+	}
 	s := &session{
+		first: orderer{order: o.Order},
 		state: o.State, ram: o.RAM, zero: o.Zero, sent: NewPageSet(o.State.Pages()),
 		early: func(Block) bool { return false }, hugePages: o.HugePages,
 		fill: !o.NoFill, pace: pace{rate: o.Rate}, demand: newDemand(), batch: newBatch(),
@@ -85,25 +98,39 @@ func newSession(o RestoreOptions) (*session, error) {
 	return s, nil
 }
 
+// record has what is asked for recorded, and the background wait for that. The function that it returns ends it.
+func (s *session) record(r *recorder) (end func()) {
+	over := make(chan struct{})
+	var t *time.Timer
+	s.recorder, s.hold = r, over
+	s.begun = func() { t = time.AfterFunc(r.lasts, func() { close(over) }) }
+	return func() {
+		if t != nil {
+			t.Stop()
+		}
+		r.end()
+	}
+}
+
 // commit is the point of no return.
-func (s *session) commit() {
+func (s *session) commit() error {
 	s.progress.Owner = Destination
 	s.tell(Running)
+	return nil
 }
 
 // deliver brings the VM to the destination and serves its memory on the same connection.
-func (s *session) deliver(ctx context.Context, dial func(context.Context) (net.Conn, error), commit func()) error {
+func (s *session) deliver(ctx context.Context, dial func(context.Context) (net.Conn, error)) error {
 	s.tell(Connecting)
 	conn, err := dial(ctx)
 	if err != nil {
 		return fmt.Errorf("connect to the destination: %w", err)
 	}
 	return s.with(ctx, conn, func(l *link) error {
-		s.tell(Preparing)
 		if err := s.prepare(ctx, l); err != nil {
-			return fmt.Errorf("the destination did not take the VM, its own log says why (it must have the same machine, memory and devices): %w", err)
+			return s.notTaken(err)
 		}
-		if err := s.start(l, commit); err != nil {
+		if err := s.start(l, s.commit); err != nil {
 			return err
 		}
 		return s.serve(ctx, l)

@@ -16,8 +16,8 @@ type search struct {
 	err   error
 }
 
-// search prepares the search of the shared file, whose free pages join zero.
-func (m *mover) search(ctx context.Context, zero *PageSet) *search {
+// newSearch prepares the search of the shared file, whose free pages join zero.
+func (m *mover) newSearch(ctx context.Context, zero *PageSet) *search {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &search{cancel: cancel, done: make(chan struct{})}
 	s.run = func() (found int64, err error) {

@@ -47,6 +47,9 @@ func (s *session) idle(ctx context.Context, l *link, wait time.Duration) (done b
 	case <-s.demand.wake:
 	case <-s.hold:
 		s.hold = nil
+		if s.recorder != nil {
+			s.recorder.end()
+		}
 	case <-timer:
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
@@ -83,7 +86,14 @@ func (s *session) step(l *link) (wait time.Duration, err error) {
 		return 0, err
 	}
 	if s.batch.pages() > 0 {
-		return 0, s.flush(l)
+		if err := s.flush(l); err != nil {
+			return 0, err
+		}
+		if s.served != nil {
+			s.served()
+			s.served = nil
+		}
+		return 0, nil
 	}
 	switch missing := s.sent.NextMissing(0); {
 	case missing == s.sent.Len() && s.ended:
@@ -118,6 +128,9 @@ func (s *session) addDemanded() error {
 		if !ok {
 			return nil
 		}
+		if s.recorder != nil {
+			s.recorder.note(r)
+		}
 		// A request for a huge page is for more than a batch: then the batch is as large as it takes.
 		end := r.first + r.count
 		for page := r.first; page < end; {
@@ -132,16 +145,23 @@ func (s *session) addDemanded() error {
 	return nil
 }
 
-// addBackground adds what is missing from the cursor on.
+// addBackground adds what is missing: of the order first, then from the cursor on.
 func (s *session) addBackground() error {
 	for s.batch.room() > 0 {
-		page := s.sent.NextMissing(s.cursor)
+		page, ok := s.first.missing(s.sent)
+		if ok {
+			if _, err := s.addUnit(page, s.first.end(s.sent)); err != nil {
+				return err
+			}
+			continue
+		}
+		page = s.sent.NextMissing(s.cursor)
 		if page == s.sent.Len() {
 			if page = s.sent.NextMissing(0); page == s.sent.Len() {
 				return nil
 			}
 		}
-		next, err := s.addUnit(page)
+		next, err := s.addUnit(page, s.sent.Len())
 		if err != nil {
 			return err
 		}
@@ -150,16 +170,16 @@ func (s *session) addBackground() error {
 	return nil
 }
 
-// addUnit adds pages from a missing one on: as many as the batch has room for, or where huge pages back the block
-// at the destination, all of the huge page, in order, which the destination can only place as a whole.
-func (s *session) addUnit(page int64) (next int64, err error) {
+// addUnit adds pages before end from a missing one on: as many as the batch has room for, or where huge pages back the
+// block at the destination, all of the huge page, in order, which the destination can only place as a whole.
+func (s *session) addUnit(page, end int64) (next int64, err error) {
 	b := s.blockOf(page)
 	first, unit := b.Offset/PageSize, s.pageSize(b)/PageSize
 	if unit == 1 {
-		return s.add(page, min(page+s.batch.room(), first+b.Size/PageSize))
+		return s.add(page, min(end, page+s.batch.room(), first+b.Size/PageSize))
 	}
 	page = first + (page-first)/unit*unit
-	end := page + unit
+	end = page + unit
 	for page < end {
 		if page, err = s.add(page, min(end, page+batchData)); err != nil {
 			return 0, err

@@ -52,14 +52,17 @@ type session struct {
 	hold      <-chan struct{} // if not nil, the background waits until it is closed
 	loaded    func()          // called when the destination has accepted the device state; may be nil
 	begun     func()          // called when work in the background may begin; may be nil
+	served    func()          // called when the first page that was asked for was sent; may be nil
 	// background says that pages which nobody asked for may be sent. Before the destination has loaded the device
 	// state they would only keep it from that, and the VM waits.
 	background bool
 	pace       pace
 	demand     demand
 	batch      batch
-	cursor     int64 // page at which the background goes on
-	ended      bool  // END was sent on this connection
+	first      orderer   // what the background sends first
+	recorder   *recorder // nil: nothing is recorded
+	cursor     int64     // page at which the background goes on after that
+	ended      bool      // END was sent on this connection
 
 	report   func(Progress)
 	progress Progress
@@ -131,8 +134,9 @@ func isPong(n uint32) func(message) bool {
 	return func(m message) bool { return m.kind == rpPong && m.value == n }
 }
 
-// prepare sends all that comes before the device state, and waits until the destination has accepted it.
+// prepare tells the destination what VM comes, and waits until it has accepted that.
 func (s *session) prepare(ctx context.Context, l *link) error {
+	s.tell(Preparing)
 	p := s.state.appendHeader(nil)
 	p = appendCommand(p, cmdOpenReturnPath, nil)
 	p = appendCommand(p, cmdAdvise, s.advice())
@@ -142,18 +146,31 @@ func (s *session) prepare(ctx context.Context, l *link) error {
 	}
 	p = p[:0]
 	for _, b := range s.state.Blocks {
-		if s.early(b) {
-			if err := s.sendBlock(l, b); err != nil {
-				return err
-			}
-			continue
+		if !s.early(b) {
+			p = appendDiscard(p, b)
 		}
-		p = appendDiscard(p, b)
 	}
 	if err := s.write(l, appendPing(p, pingPrepared)); err != nil {
 		return err
 	}
 	return s.await(ctx, l, isPong(pingPrepared))
+}
+
+// notTaken says that prepare has failed.
+func (s *session) notTaken(err error) error {
+	return fmt.Errorf("the destination did not take the VM, its own log says why (it must have the same machine, memory and devices): %w", err)
+}
+
+// sendEarly sends the blocks of which nothing may be missing when the VM runs.
+func (s *session) sendEarly(l *link) error {
+	for _, b := range s.state.Blocks {
+		if s.early(b) {
+			if err := s.sendBlock(l, b); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // advice is which page sizes there are, then the guest's.
@@ -184,9 +201,9 @@ func (s *session) sendBlock(l *link, b Block) error {
 	return nil
 }
 
-// start sends the device state and has the VM run. commit is called right before that can no longer be undone: the
-// destination does nothing with the device state before the last byte of what holds it.
-func (s *session) start(l *link, commit func()) error {
+// start sends the device state and has the VM run. commit is called right before that can no longer be undone, and can
+// prevent it: the destination does nothing with the device state before the last byte of what holds it.
+func (s *session) start(l *link, commit func() error) error {
 	p := appendCommand(nil, cmdListen, nil)
 	p = append(p, s.state.Device...)
 	p = appendPing(p, pingLoaded)
@@ -197,7 +214,9 @@ func (s *session) start(l *link, commit func()) error {
 	if err := s.write(l, p[:last]); err != nil {
 		return err
 	}
-	commit()
+	if err := commit(); err != nil {
+		return err
+	}
 	return s.write(l, p[last:])
 }
 

@@ -31,6 +31,7 @@
 //	POST   /v1/images/NAME/fork
 //	GET    /v1/images/NAME/memory                   (admin socket only)
 //	GET    /v1/images/NAME/state                    (admin socket only)
+//	GET    /v1/images/NAME/places?offset=O&blocks=N (admin socket only)
 //	GET    /v1/images/NAME/working-set              PUT
 //	POST   /v1/images/NAME/restore                  (admin socket only)
 //	POST   /v1/ingest                               (admin socket only)

@@ -30,6 +30,7 @@ type RestoreImage struct {
 	QMP             string  `json:"qmp,omitempty"` // the path of that QEMU's monitor, which is told to listen
 	Resume          bool    `json:"resume,omitempty"`
 	NoFill          bool    `json:"no_fill,omitempty"`
+	RecordSeconds   float64 `json:"record_seconds,omitempty"`   // note for so long what the VM touches, then fill; 0 is not at all
 	BytesPerSecond  int64   `json:"bytes_per_second,omitempty"` // of the background; 0 is no limit
 	PageBytes       int64   `json:"page_bytes,omitempty"`       // of the memory behind the guest's RAM; 0 is 4096
 	PatienceSeconds float64 `json:"patience_seconds,omitempty"` // for a destination that was lost; 0 is no limit
@@ -43,6 +44,8 @@ type Restored struct {
 	SentBytes    int64   `json:"sent_bytes"`     // of the stream
 	Demanded     int64   `json:"demanded"`       // requests for pages
 	Losses       int     `json:"losses"`         // of the connection
+	Prefetched   int     `json:"prefetched"`     // chunks of the working set that were to be sent first
+	Recorded     int     `json:"recorded"`       // chunks of the working set that was recorded and kept
 	ToRunSeconds float64 `json:"to_run_seconds"` // until the VM could run
 	TookSeconds  float64 `json:"took_seconds"`
 }

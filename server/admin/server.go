@@ -23,6 +23,7 @@ type Config struct {
 	LocalDisks LocalDisks // nil: no /v1/ublk paths
 	Images     Images     // nil: no /v1/images paths
 	ImageVMs   ImageVMs   // nil: VMs are neither saved nor restored
+	Placer     Placer     // nil: nobody is told where blocks lie
 	IO         *IO        // nil: no I/O metrics
 	Token      string     // who sends it may make changes where Access.Changes is not set; "" is nobody
 	Logger     *slog.Logger
@@ -82,6 +83,9 @@ func (s *Server) Handler(a Access) http.Handler {
 	}
 	if s.cfg.ImageVMs != nil {
 		s.vmRoutes(mux, a.Changes)
+	}
+	if s.cfg.Placer != nil {
+		s.placeRoutes(mux, a.Changes)
 	}
 	mux.Handle("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /healthz", s.health)

@@ -14,7 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lsad/internal/config"
+	"lsad/internal/direct"
 	"lsad/internal/nbdclient"
+	"lsad/kvmhook/localsource"
 	"lsad/server/admin"
 	"lsad/tools/bench/membench"
 )
@@ -69,6 +71,12 @@ func (t *hookTest) run(ctx context.Context, out io.Writer) (err error) {
 	setup := &membench.Setup{
 		Dir: b.dir, File: b.path("memory"), Size: int64(t.ram),
 		Target: nbdclient.Target{Network: "unix", Address: s.socket, Export: "memory"},
+		Locate: func(ctx context.Context, off int64, blocks int) (localsource.Places, error) {
+			p, err := s.admin().Places(ctx, "memory", off, blocks)
+			return localsource.Places{
+				Answer: direct.Answer{Uses: p.Uses, Base: p.Base, Devices: p.Devices, Rows: p.Rows}, Export: p.Export,
+			}, err
+		},
 	}
 	if err := writeNoise(setup.File, setup.Size); err != nil {
 		return err

@@ -3,6 +3,7 @@
 //
 //	go run ./tools/bench nbd        lsad beside nbdkit, qemu-nbd and go-nbd's server
 //	go run ./tools/bench mem        saving the memory of a VM, beside cp and QEMU
+//	go run ./tools/bench mem move   how long a VM stands still when it is moved
 //	go run ./tools/bench gc         what clients notice of garbage collection
 //	go run ./tools/bench memory     resident memory with a large volume written all over
 //	go run ./tools/bench hook       the page server beside a bare handler

@@ -46,6 +46,7 @@ All files but the RAM are in one directory. Needs twice as much memory as the gu
 	f.StringVar(&t.dir, "dir", "", "directory for the temporary files (default $TMPDIR or /tmp)")
 	f.StringVar(&t.lsad, "lsad", "", "lsad program to measure (default: build it)")
 	f.SortFlags = false
+	cmd.AddCommand(newMove())
 	return cmd
 }
 

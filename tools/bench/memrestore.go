@@ -44,17 +44,27 @@ func (r *restoring) all(ctx context.Context) error {
 	const mib = 1 << 20
 	fmt.Fprintf(r.out, "\nlsad image ingest: %d pages in use of %d, the image takes %.1f MiB\n",
 		image.Pages.InUse, image.Pages.Total, float64(image.StoredBytes)/mib)
-	some, err := r.restore(ctx, inUse, true)
+	whole, err := r.restore(ctx, inUse, admin.RestoreImage{})
+	if err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	some, err := r.restore(ctx, inUse, admin.RestoreImage{NoFill: true, RecordSeconds: forEver.Seconds()})
 	if err != nil {
 		return fmt.Errorf("restore without filling: %w", err)
+	}
+	chunks, err := r.recorded(ctx)
+	if err != nil {
+		return err
+	}
+	again, err := r.restore(ctx, inUse, admin.RestoreImage{})
+	if err != nil {
+		return fmt.Errorf("restore with a working set: %w", err)
 	}
 	touched := float64(some.touched * guestmem.PageSize)
 	fmt.Fprintf(r.out, "restored, 2 rounds of its work, no fill: %.1f MiB sent; it touched %.1f MiB of its pages in use\n",
 		float64(some.sent)/mib, touched/mib)
-	whole, err := r.restore(ctx, inUse, false)
-	if err != nil {
-		return fmt.Errorf("restore: %w", err)
-	}
+	fmt.Fprintf(r.out, "  that asked for at least %d pages, of which a working set of %d chunks was recorded\n", some.touched, chunks)
+	fmt.Fprintf(r.out, "restored, with fill, the working set first: %d asked for\n", again.result.Demanded)
 	fmt.Fprintf(r.out, "restored, with fill: %.1f MiB sent; %d pages with data, %d free or zero; %d asked for; ran after %.3fs, all there after %.2fs\n",
 		float64(whole.sent)/mib, whole.result.DataPages, whole.result.ZeroPages, whole.result.Demanded, whole.result.ToRunSeconds, whole.result.TookSeconds)
 	own, err := r.loadOwn(ctx)
@@ -66,9 +76,26 @@ func (r *restoring) all(ctx context.Context) error {
 	verdict(r.out, "bytes sent of the pages in use that it touched", share, 1.1, share <= 1.1)
 	once := float64(whole.result.DataPages+whole.result.ZeroPages) / float64(image.Pages.Total)
 	verdict(r.out, "pages sent of those that there are", once, 1, once <= 1)
+	fewer := float64(again.result.Demanded) / float64(some.touched)
+	verdict(r.out, "pages asked for with the working set, of those while it was recorded", fewer, 1.0/3, fewer <= 1.0/3)
 	sooner := whole.result.ToRunSeconds / own.Seconds()
 	verdict(r.out, "time until the guest runs, of that of QEMU's own load", sooner, 0.1, sooner <= 0.1)
 	return nil
+}
+
+// forEver is longer than any restore here.
+const forEver = time.Hour
+
+// recorded waits until the image has the working set of the restore before, and returns how many chunks that has.
+func (r *restoring) recorded(ctx context.Context) (chunks int, err error) {
+	for range 500 {
+		image, err := r.s.admin().Image(ctx, imageName)
+		if err != nil || image.WorkingSet.Count > 0 {
+			return image.WorkingSet.Count, err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return 0, errors.New("no working set was recorded")
 }
 
 // loadOwn has a new QEMU load what QEMU saved.
@@ -158,7 +185,7 @@ func pagesInUse(ctx context.Context, ram string) (*guestmem.PageSet, error) {
 }
 
 // restore resumes the image in a new QEMU and lets it do two rounds of its work there.
-func (r *restoring) restore(ctx context.Context, inUse *guestmem.PageSet, noFill bool) (restored, error) {
+func (r *restoring) restore(ctx context.Context, inUse *guestmem.PageSet, q admin.RestoreImage) (restored, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	o := r.options
@@ -181,7 +208,7 @@ func (r *restoring) restore(ctx context.Context, inUse *guestmem.PageSet, noFill
 	done := make(chan error, 1)
 	go func() {
 		var err error
-		q := admin.RestoreImage{To: "unix:" + r.b.path("meter.sock"), NoFill: noFill}
+		q.To = "unix:" + r.b.path("meter.sock")
 		out.result, err = r.s.admin().RestoreImage(ctx, imageName, q, func(admin.JobProgress) {})
 		if err != nil {
 			cancel(err)
@@ -189,7 +216,7 @@ func (r *restoring) restore(ctx context.Context, inUse *guestmem.PageSet, noFill
 		done <- err
 	}()
 	err = vm.WaitRounds(ctx, 2)
-	if noFill {
+	if q.NoFill {
 		cancel(nil) // it has no other end
 		<-done
 	} else if err == nil {

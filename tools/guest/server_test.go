@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -86,15 +87,28 @@ func makeImage(t *testing.T, image string) {
 	}
 }
 
-// freePort returns a TCP port that nobody listens on just now.
+// nextPort numbers the ports that this process asks for.
+var nextPort atomic.Int32
+
+// freePort returns a TCP port of the loopback interface that nobody listens on
+// just now. It is below the ports that kernels give to connections and to
+// listeners that name none, which would take it before the server does, or
+// while the server is down; where to begin depends on the process, so that two
+// of them hardly meet.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const lowest, number = 15000, 15000
+	for range number {
+		port := lowest + (os.Getpid()*64+int(nextPort.Add(1)))%number
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			continue
+		}
+		l.Close()
+		return port
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }
 
 // start starts the server and waits until it accepts connections.

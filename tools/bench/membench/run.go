@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"lsad/internal/nbdclient"
 	"lsad/kvmhook"
 	"lsad/kvmhook/filesource"
+	"lsad/kvmhook/localsource"
 	"lsad/kvmhook/nbdsource"
 	"lsad/kvmhook/vmmtest"
 )
@@ -25,6 +27,7 @@ type Setup struct {
 	File   string // of the image's memory; it should be in the page cache
 	Size   int64  // bytes
 	Target nbdclient.Target
+	Locate localsource.Locate // where its blocks lie
 }
 
 // patience is how long one order to the VMM may take.
@@ -61,15 +64,21 @@ type closer interface {
 	io.Closer
 }
 
-// newHooked has the image from the file, or over NBD.
-func (s *Setup) newHooked(ctx context.Context, file bool, o kvmhook.Options) (*hooked, error) {
-	var src closer
-	var err error
-	if file {
-		src, err = filesource.Open(s.File)
-	} else {
-		src, err = nbdsource.Open(ctx, s.Target, nbdsource.Options{})
+// open the image.
+func (s *Setup) open(ctx context.Context, from source) (closer, error) {
+	if from == mappedFile {
+		return filesource.Open(s.File)
 	}
+	o := nbdsource.Options{Logger: slog.New(slog.DiscardHandler)}
+	n, err := nbdsource.Open(ctx, s.Target, o)
+	if err != nil || from == overNBD {
+		return n, err
+	}
+	return localsource.New(n, o, s.Locate), nil
+}
+
+func (s *Setup) newHooked(ctx context.Context, from source, o kvmhook.Options) (*hooked, error) {
+	src, err := s.open(ctx, from)
 	if err != nil {
 		return nil, err
 	}
@@ -151,11 +160,16 @@ func (s *Setup) mapFile() ([]byte, error) {
 	return unix.Mmap(int(f.Fd()), 0, int(s.Size), unix.PROT_READ, unix.MAP_SHARED|unix.MAP_POPULATE)
 }
 
-// sources of the same content.
-var sources = []struct {
-	name string
-	file bool
-}{{"mapped file", true}, {"image over NBD", false}}
+// source is where the same content comes from.
+type source string
+
+const (
+	mappedFile source = "mapped file"
+	overNBD    source = "image over NBD"
+	byName     source = "image by name"
+)
+
+var sources = []source{mappedFile, byName, overNBD}
 
 // Faults measures the service of single faults: touches of 4 KiB pages at random, without a background fill.
 func (s *Setup) Faults(ctx context.Context, touches int, seed uint64) ([]Result, error) {
@@ -169,12 +183,12 @@ func (s *Setup) Faults(ctx context.Context, touches int, seed uint64) ([]Result,
 	least.Name = "bare handler, mapped file"
 	all := []Result{least}
 	for _, from := range sources {
-		hook, err := s.newHooked(ctx, from.file, kvmhook.Options{NoFill: true})
+		hook, err := s.newHooked(ctx, from, kvmhook.Options{NoFill: true})
 		if err != nil {
 			return nil, err
 		}
 		r := s.run(hook, vmmtest.SmallPage, o)
-		r.Name = "hook, " + from.name
+		r.Name = "hook, " + string(from)
 		all = append(all, r)
 	}
 	return all, nil
@@ -209,11 +223,11 @@ func (s *Setup) Sweep(ctx context.Context) ([]Result, error) {
 		{"fill, 2 MiB pages", vmmtest.HugePage, kvmhook.Options{}},
 	} {
 		for _, from := range sources {
-			hook, err := s.newHooked(ctx, from.file, o.opts)
+			hook, err := s.newHooked(ctx, from, o.opts)
 			if err != nil {
 				return nil, err
 			}
-			add("hook, "+from.name+", "+o.name, o.page, hook)
+			add("hook, "+string(from)+", "+o.name, o.page, hook)
 		}
 	}
 	return all, nil
@@ -237,7 +251,7 @@ func (s *Setup) Restores(ctx context.Context, part float64, pace time.Duration) 
 		{"fill, no working set", func() kvmhook.Options { return kvmhook.Options{} }},
 		{"fill, working set", func() kvmhook.Options { return kvmhook.Options{WorkingSet: set} }},
 	} {
-		hook, err := s.newHooked(ctx, false, step.opts())
+		hook, err := s.newHooked(ctx, byName, step.opts())
 		if err != nil {
 			return nil, err
 		}

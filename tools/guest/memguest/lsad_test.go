@@ -123,6 +123,8 @@ type restoredInfo struct {
 	ZeroPages    int64   `json:"zero_pages"`
 	ToRunSeconds float64 `json:"to_run_seconds"`
 	Losses       int
+	Demanded     int
+	Prefetched   int
 }
 
 // restoreImage restores an image into a new QEMU, and waits until the guest has checked its memory there.

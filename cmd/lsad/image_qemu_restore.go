@@ -1,0 +1,206 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"lsad/memsvc"
+	"lsad/memsvc/qemu"
+	"lsad/server/admin"
+)
+
+// RestoreImage implements admin.ImageVMs.
+func (i *images) RestoreImage(ctx context.Context, name string, q admin.RestoreImage, progress func(admin.JobProgress)) (admin.Restored, error) {
+	r, err := withProgress(progress, func(show *memsvc.Progress) (admin.Restored, error) {
+		return i.restore(ctx, name, q, phases(show))
+	})
+	if err != nil {
+		err = fmt.Errorf("image %q: %w; %s", name, err, whereIs(qemu.Owner(r.Owner), "restore "+name))
+		i.server.log.Error("a restore failed", "image", name, "to", q.To, "owner", r.Owner, "error", err)
+		return admin.Restored{}, coded(err)
+	}
+	i.server.log.Info("restored a VM from image "+name, "to", q.To, "to_run_seconds", r.ToRunSeconds, "took_seconds", r.TookSeconds,
+		"data_pages", r.DataPages, "zero_pages", r.ZeroPages, "asked_for", r.Demanded, "losses", r.Losses)
+	return r, nil
+}
+
+func restoredOf(p qemu.Progress) admin.Restored {
+	return admin.Restored{
+		Owner: string(p.Owner), DataPages: p.DataPages, ZeroPages: p.ZeroPages, SentBytes: p.Bytes, Demanded: p.Demanded,
+		Losses: p.Losses, ToRunSeconds: p.ToRun.Seconds(), TookSeconds: p.Took.Seconds(),
+	}
+}
+
+// whereIs tells who has the VM after a failure, and what to do.
+func whereIs(owner qemu.Owner, again string) string {
+	if owner == qemu.Destination {
+		return "the VM has been handed to the destination, which needs the rest of its memory from here: have it listen again (migrate-recover), then run lsad image " + again + " again, with --resume"
+	}
+	return "the VM does not run at the destination"
+}
+
+func (i *images) restore(ctx context.Context, name string, q admin.RestoreImage, tell func(qemu.Progress)) (admin.Restored, error) {
+	none := admin.Restored{Owner: string(qemu.Source)}
+	if q.Resume {
+		none.Owner = string(qemu.Destination)
+	}
+	ctx, done, err := i.Job(ctx)
+	if err != nil {
+		return none, err
+	}
+	defer done()
+	img, err := i.Open(name, "a restore to "+orElse(q.To, q.QMP))
+	if err != nil {
+		return none, err
+	}
+	defer img.Close() // it was only read
+	o := qemu.RestoreOptions{
+		RAM: imageRAM{img}, Resume: q.Resume, NoFill: q.NoFill, Rate: q.BytesPerSecond,
+		Patience: time.Duration(q.PatienceSeconds * float64(time.Second)), Progress: tell,
+	}
+	if o.State, o.Zero, err = vmOf(img); err != nil {
+		return none, err
+	}
+	if q.PageBytes != 0 {
+		o.HugePages = map[string]int64{largestBlock(o.State): q.PageBytes}
+	}
+	order := i.order(name)
+	o.Order = order
+	keeper := i.keepOrder(ctx, name, &o, q.RecordSeconds)
+	d, err := connect(ctx, q.To, q.QMP, q.Resume)
+	if err != nil {
+		return none, err
+	}
+	defer d.close()
+	o.Dial = d.dial
+	p, err := qemu.Restore(ctx, o)
+	r := restoredOf(p)
+	r.Prefetched, r.Recorded = len(order.Chunks), keeper.wait()
+	return r, err
+}
+
+func orElse(text, other string) string {
+	if text == "" {
+		return other
+	}
+	return text
+}
+
+// order is the working set that was recorded with an image. Without it a restore is as good, only with more waiting.
+func (i *images) order(name string) qemu.Order {
+	w, err := i.Service.WorkingSet(name)
+	if err != nil {
+		i.server.log.Error("the working set of an image cannot be used", "image", name, "error", err)
+		return qemu.Order{}
+	}
+	return qemu.Order{ChunkBytes: w.ChunkBytes, Chunks: w.Chunks}
+}
+
+// orderKeeper keeps a recorded order with its image, beside the restore that goes on.
+type orderKeeper struct {
+	wg   sync.WaitGroup
+	kept int // after wg
+}
+
+func (k *orderKeeper) wait() int {
+	k.wg.Wait()
+	return k.kept
+}
+
+// keepOrder has a restore record what its VM touches.
+func (i *images) keepOrder(ctx context.Context, name string, o *qemu.RestoreOptions, seconds float64) *orderKeeper {
+	k := &orderKeeper{}
+	ctx = context.WithoutCancel(ctx) // an interrupted restore has recorded something, too
+	o.Record = time.Duration(seconds * float64(time.Second))
+	o.Recorded = func(order qemu.Order) {
+		if len(order.Chunks) == 0 {
+			return // nobody ran, or it touched nothing: what was known before is better
+		}
+		k.wg.Go(func() {
+			kept, err := i.Service.SetWorkingSet(ctx, name, &memsvc.WorkingSet{ChunkBytes: order.ChunkBytes, Chunks: order.Chunks})
+			if err != nil {
+				i.server.log.Error("a recorded working set could not be kept", "image", name, "error", err)
+			}
+			k.kept = kept
+		})
+	}
+	return k
+}
+
+// vmOf reads what an image has of a VM besides its pages, and which of those are holes.
+func vmOf(img *memsvc.Image) (*qemu.State, *qemu.PageSet, error) {
+	m := img.Manifest()
+	if m.Source != "qemu" {
+		return nil, nil, fmt.Errorf("%w: it was made from a file and has no device state of QEMU; use lsad image ingest for a VM that is to be resumed", memsvc.ErrInvalid)
+	}
+	raw, err := io.ReadAll(img.State())
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := qemu.UnmarshalState(bytes.NewReader(raw))
+	if err != nil {
+		return nil, nil, err
+	}
+	if s.Size() != img.RAM() {
+		return nil, nil, fmt.Errorf("%w: the device state speaks of %d bytes of RAM, the image has %d", memsvc.ErrDamaged, s.Size(), img.RAM())
+	}
+	zero, off := qemu.NewPageSet(s.Pages()), int64(0)
+	err = img.Extents(0, img.RAM(), func(n int64, hole bool) bool {
+		if hole {
+			zero.AddRange((off+qemu.PageSize-1)/qemu.PageSize, (off+n)/qemu.PageSize)
+		}
+		off += n
+		return true
+	})
+	return s, zero, err
+}
+
+func largestBlock(s *qemu.State) string {
+	largest := s.Blocks[0]
+	for _, b := range s.Blocks {
+		if b.Size > largest.Size {
+			largest = b
+		}
+	}
+	return largest.Name
+}
+
+// imageRAM is an image as io.ReaderAt.
+type imageRAM struct{ *memsvc.Image }
+
+func (r imageRAM) ReadAt(p []byte, off int64) (int, error) {
+	if err := r.Image.ReadAt(p, off); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// phases shows the progress of a VM's way to its destination.
+func phases(show *memsvc.Progress) func(qemu.Progress) {
+	step, done := "", int64(0)
+	return func(p qemu.Progress) {
+		total := p.TotalPages * qemu.PageSize
+		if text := phaseText(p); text != step {
+			step, done = text, 0
+			show.Begin(step, total)
+		}
+		show.Add(p.SentPages*qemu.PageSize - done)
+		done = p.SentPages * qemu.PageSize
+	}
+}
+
+func phaseText(p qemu.Progress) string {
+	switch p.Phase {
+	case qemu.Running:
+		return "runs at the destination, which gets its memory"
+	case qemu.Paused:
+		return "the destination is lost and waits (migrate-recover there); trying again"
+	case qemu.Resuming:
+		return "the destination is back"
+	}
+	return string(p.Phase)
+}
