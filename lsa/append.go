@@ -98,7 +98,7 @@ func (a *Array) appended(b *batch, r *record, p *placement, other *device) {
 		kick(a.work.tidy)
 	}
 	a.counters.appends.Add(1)
-	a.counters.bytes[b.class].Add(int64(r.blocks) * format.BlockSize)
+	a.counters.bytes[b.origin].Add(int64(r.blocks) * format.BlockSize)
 }
 
 // appendFailed takes no more appends to that segment, and none to the device
@@ -134,7 +134,7 @@ func (a *Array) relocate(b *batch, r *record, p *placement, other *device) bool 
 		if d == nil || d == p.dev || d == other || b.avoid>>d.slot&1 != 0 || !d.takesWrites() {
 			continue
 		}
-		s := d.streamFor(b.class, r.sectors)
+		s := d.streamFor(r.class, r.sectors)
 		if s == nil {
 			continue
 		}
@@ -142,7 +142,7 @@ func (a *Array) relocate(b *batch, r *record, p *placement, other *device) bool 
 			a.seal(d, s)
 		}
 		if !s.open {
-			a.openSegment(d, s, b.class)
+			a.openSegment(d, s, r.class)
 		}
 		*p = placement{dev: d, seg: s.seg, sector: s.next, generation: d.segs[s.seg].generation}
 		r.flags |= format.FlagAgain

@@ -32,6 +32,7 @@ type Array struct {
 	goesOn    bool         // without the missing one, and never again with it
 	twoCopies atomic.Bool  // there are, or were, volumes with two copies
 	limit     atomic.Int64 // blocks that may be in use
+	separates atomic.Bool  // blocks are, by Options.Placement
 	recovery  RecoveryReport
 
 	append struct {

@@ -27,6 +27,7 @@ type change struct {
 	oldLSN uint64       // EntryMove
 	from   format.Place
 	admin  []byte // EntryAdmin: the payload
+	class  uint8  // which open segment it goes to
 }
 
 // placement is where a copy of a record goes.
@@ -40,6 +41,7 @@ type placement struct {
 type record struct {
 	placement
 	second      placement
+	class       uint8
 	sectors     uint32 // header and data
 	first, lsns uint64
 	changes     []change // of the batch, those that are in this record
@@ -50,7 +52,8 @@ type record struct {
 
 // batch is some changes that get their LSNs together.
 type batch struct {
-	class   int
+	origin  int
+	classes uint8    // of the changes, a bit each: see place
 	urgent  bool     // may use the reserve: it makes room, or little is asked
 	copies  int      // 2: on two devices, if two take writes; else on one
 	prefer  *device  // goes there if there is room; nil: wherever it is best
@@ -68,6 +71,7 @@ type batch struct {
 	wake        chan struct{}
 
 	crcs   []uint32
+	order  []uint32 // scratch of overlaps
 	out    [2]output
 	copied sync.WaitGroup
 }
@@ -83,9 +87,10 @@ type pinned struct{ layer, page uint64 }
 
 var batches = sync.Pool{New: func() any { return &batch{wake: make(chan struct{}, 1)} }}
 
-func newBatch(class int) *batch {
+func newBatch(origin int) *batch {
 	b := batches.Get().(*batch)
-	b.class, b.urgent = class, class != classUser
+	b.origin, b.urgent = origin, origin != originUser
+	b.classes = 1 << origin
 	return b
 }
 

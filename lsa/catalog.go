@@ -168,7 +168,7 @@ func (a *Array) applyAdmin(payload []byte) error {
 	case "create":
 		v = &volume{Name: ch.Volume, ID: ch.ID, Size: ch.Size, Head: ch.Layer, Copies: ch.Copies, Created: ch.Time, Attributes: ch.Attributes}
 		a.noteCopies(v.Copies)
-		a.limit.Store(a.capacity())
+		a.updateLimit()
 		a.addLayer(blockmap.Layer{ID: ch.Layer})
 		c.add(v)
 	case "clone":

@@ -461,7 +461,7 @@ func TestDamagedRows(t *testing.T) {
 		{"segment live", 's', row(func(r *segmentRow) { r.live++ }), "segment", "live blocks", 0},
 		{"segment used", 's', row(func(r *segmentRow) { r.used = 16 }), "map", "ends at sector 16", 0},
 		{"segment too long", 's', row(func(r *segmentRow) { r.used = 1 << 30 }), "array", "segment", fails},
-		{"segment class", 's', func(key, value []byte) []byte { value[2] = 7; return value }, "array", "segment row", fails},
+		{"segment class", 's', func(key, value []byte) []byte { value[2] = MaxClasses; return value }, "array", "segment row", fails},
 		{"segment cut short", 's', func(key, value []byte) []byte { return value[:31] }, "array", "segment row", fails},
 		{"layer blocks", 'l', replace(`"blocks":`, `"blocks":7`), "layer", "the books say", 0},
 		{"layer parent", 'l', replace(`"parent":`, `"parent":7`), "array", "cannot stand on", fails},

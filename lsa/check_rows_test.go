@@ -14,9 +14,9 @@ import (
 )
 
 func TestGoldenSegmentRow(t *testing.T) {
-	want := segmentRow{slot: 2, seg: 0x01020304, state: segSealed, class: classMoved, damaged: true, live: 77, used: 65530, generation: 5, firstLSN: 990, maxLSN: 1003}
+	want := segmentRow{slot: 2, seg: 0x01020304, state: segSealed, class: originMoved, damaged: true, live: 77, used: 65530, generation: 5, firstLSN: 990, maxLSN: 1003}
 	p := hexfile.Golden(t, "testdata/segmentrow.hex", "A sealed segment.", want.encode(), []hexfile.Field{
-		{Size: 1, Name: "version"}, {Size: 1, Name: "state: 0 free, 1 ready, 2 open, 3 sealed"}, {Size: 1, Name: "class: 0 written, 1 moved"}, {Size: 1, Name: "damaged"},
+		{Size: 1, Name: "version"}, {Size: 1, Name: "state: 0 free, 1 ready, 2 open, 3 sealed"}, {Size: 1, Name: "class"}, {Size: 1, Name: "damaged"},
 		{Size: 4, Name: "live blocks"}, {Size: 4, Name: "used sectors"}, {Size: 4, Name: "zero"}, {Size: 8, Name: "generation"}, {Size: 8, Name: "lowest LSN"}, {Size: 8, Name: "highest LSN"},
 	})
 	key := segmentKey(want.slot, want.seg)
@@ -59,7 +59,7 @@ func TestGoldenRows(t *testing.T) {
 
 // FuzzSegmentRow: what is accepted is a row, and is the same when stored again.
 func FuzzSegmentRow(f *testing.F) {
-	r := segmentRow{state: segSealed, class: classMoved, live: 77, used: 512, generation: 5, firstLSN: 990, maxLSN: 1003}
+	r := segmentRow{state: segSealed, class: originMoved, live: 77, used: 512, generation: 5, firstLSN: 990, maxLSN: 1003}
 	f.Add(segmentKey(1, 2), r.encode())
 	f.Fuzz(func(t *testing.T, key, value []byte) {
 		r, err := decodeSegmentRow(key, value)

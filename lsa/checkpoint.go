@@ -19,7 +19,7 @@ type cut struct {
 	pages   *blockmap.Checkpoint
 	rows    []segmentRow
 	ready   []segmentRow // of rows: may be opened once the checkpoint is durable
-	emptied []segmentRow // of rows: unused once the checkpoint is durable
+	emptied []segmentRow // of rows: unused once the checkpoint is durable, those in state ready at once
 	batch   *pebble.Batch
 	logged  int64 // log bytes when it was taken
 }
@@ -78,14 +78,13 @@ func (a *Array) takeCut() (*cut, error) {
 	return c, a.cutCatalog(c)
 }
 
-// cutSegments takes the rows that changed, and chooses which free segments may
-// be opened before the next checkpoint. append.mu and commit.mu are held.
+// cutSegments takes the rows that changed, and chooses which unused segments
+// may be opened before the next checkpoint. append.mu and commit.mu are held.
 func (a *Array) cutSegments(c *cut, d *device) {
-	chosen := a.chooseReady(d)
+	chosen := a.chooseReady(c, d)
 	for i := range d.segs {
 		s := &d.segs[i]
-		makeReady := chosen[uint32(i)]
-		empty := s.state == segSealed && s.live.Load() == 0 && s.maxLSN <= c.lsn && !s.collecting && !s.damaged && d.writable.Load()
+		makeReady, empty := chosen[uint32(i)], s.emptiedAt(c.lsn) && d.writable.Load()
 		if !s.dirty.Load() && !makeReady && !empty {
 			continue
 		}
@@ -93,29 +92,44 @@ func (a *Array) cutSegments(c *cut, d *device) {
 		row := s.row(d.slot, uint32(i))
 		if makeReady {
 			row.state = segReady
-			c.ready = append(c.ready, row)
 		}
-		if empty {
+		if planted(ruleReopenIsDurable) && s.state == segOpen && !d.isStream(uint32(i)) {
+			row.state = segSealed
+		}
+		switch {
+		case empty:
 			c.emptied = append(c.emptied, row)
+		case makeReady:
+			c.ready = append(c.ready, row)
 		}
 		c.rows = append(c.rows, row)
 	}
 }
 
-// chooseReady fills the window with free segments, those first that still have
-// their room.
-func (a *Array) chooseReady(d *device) map[uint32]bool {
+// emptiedAt says whether a checkpoint at that LSN refers to nothing in the segment.
+func (s *segment) emptiedAt(lsn uint64) bool {
+	return s.state == segSealed && s.live.Load() == 0 && s.maxLSN <= lsn && !s.collecting && !s.damaged
+}
+
+// chooseReady fills the window with segments that are unused, or are with this
+// checkpoint: those first that have their room.
+func (a *Array) chooseReady(c *cut, d *device) map[uint32]bool {
 	chosen := map[uint32]bool{}
 	want := a.window(d) - d.preparable() - len(d.prepared)
 	if !d.takesWrites() {
 		return chosen
 	}
-	for _, allocated := range []bool{true, false} {
+	reuse := !a.ballast.full.Load() && !planted(ruleReuseAfterCheckpoint) // else what is emptied is given back
+	for _, suits := range [...]func(s *segment) bool{
+		func(s *segment) bool { return s.state == segFree && s.allocated && !s.discarding },
+		func(s *segment) bool { return reuse && s.emptiedAt(c.lsn) },
+		func(s *segment) bool { return s.state == segFree && !s.allocated && !s.discarding },
+	} {
 		for i := range d.segs {
 			if len(chosen) >= want {
 				return chosen
 			}
-			if s := &d.segs[i]; s.state == segFree && s.allocated == allocated && !s.discarding {
+			if suits(&d.segs[i]) {
 				chosen[uint32(i)] = true
 			}
 		}
@@ -125,7 +139,7 @@ func (a *Array) chooseReady(d *device) map[uint32]bool {
 
 func (s *segment) row(slot uint8, seg uint32) segmentRow {
 	return segmentRow{
-		slot: slot, seg: seg, state: s.state, class: s.class, damaged: s.damaged,
+		slot: slot, seg: seg, state: s.state, class: uint8(s.class.Load()), damaged: s.damaged,
 		live: s.live.Load(), used: s.used, generation: s.generation, firstLSN: s.firstLSN, maxLSN: s.maxLSN,
 	}
 }
@@ -253,27 +267,30 @@ func (a *Array) releaseSegments(c *cut) {
 		d.ready = append(d.ready, r.seg)
 	}
 	a.append.mu.Unlock()
-	kick(a.work.prepare)
 	a.releaseEmptied(c)
+	kick(a.work.prepare)
 	if len(c.emptied) > 0 || len(c.ready) > 0 {
 		a.wakeWriters()
 	}
 	if len(c.emptied) > 0 && a.windowLow() {
-		kick(a.work.checkpoint) // what was emptied has to become ready
+		kick(a.work.checkpoint) // what is unused has to become ready
 	}
 }
 
-// releaseEmptied makes unused what nothing refers to.
+// releaseEmptied makes unused, or ready, what nothing refers to.
 func (a *Array) releaseEmptied(c *cut) {
 	if len(c.emptied) > 0 && !planted(ruleQuiesceReaders) {
 		a.readers.quiesce()
 	}
 	for _, r := range c.emptied {
-		if !a.tellEmptied(a.devs()[r.slot], r.seg) {
+		d := a.devs()[r.slot]
+		if !a.tellEmptied(d, r.seg) {
 			continue
 		}
-		if err := a.freed(a.devs()[r.slot], r.seg); err != nil {
-			a.log.Warn("discard failed", "device", a.devs()[r.slot].dev.Name(), "segment", r.seg, "error", err)
+		if r.state == segReady {
+			a.reused(d, r.seg)
+		} else if err := a.freed(d, r.seg); err != nil {
+			a.log.Warn("discard failed", "device", d.dev.Name(), "segment", r.seg, "error", err)
 		}
 	}
 }

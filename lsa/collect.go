@@ -33,7 +33,7 @@ func (a *Array) Segments(slot int, fn func(SegmentInfo) bool) {
 	}
 	for i := range d.segs {
 		s := &d.segs[i]
-		if !fn(SegmentInfo{uint32(i), s.state.String(), int(s.live.Load()), int(d.segBlocks()), s.firstLSN, s.maxLSN, int(s.class), s.damaged || s.collecting}) {
+		if !fn(SegmentInfo{uint32(i), s.state.String(), int(s.live.Load()), int(d.segBlocks()), s.firstLSN, s.maxLSN, int(s.class.Load()), s.damaged || s.collecting}) {
 			return
 		}
 	}
@@ -225,7 +225,7 @@ func (a *Array) moveBlocks(d *device, seg uint32, live []liveBlock) error {
 		}
 		b := groups[avoid]
 		if b == nil {
-			b = newBatch(classMoved)
+			b = newBatch(originMoved)
 			b.avoid, b.prefer = avoid, d
 			groups[avoid] = b
 		}

@@ -33,10 +33,9 @@ func (s segmentState) String() string {
 type segment struct {
 	// Guarded by Array.append.mu.
 	state      segmentState
-	class      uint8 // stream it was opened for
-	allocated  bool  // the file system below has given the room
-	stale      bool  // free, and may have room below that nobody counts on
-	discarding bool  // not to be chosen until that is done
+	allocated  bool // the file system below has given the room
+	stale      bool // free, and may have room below that nobody counts on
+	discarding bool // not to be chosen until that is done
 	freedAt    time.Time
 	damaged    bool // holds live blocks that cannot be read: not to be collected
 	collecting bool
@@ -49,6 +48,8 @@ type segment struct {
 	// dirty: changed since the last checkpoint took it. Any of the two locks
 	// may be held, hence atomic.
 	dirty atomic.Bool
+	// class of what is appended to it in this use; changed under append.mu.
+	class atomic.Uint32
 }
 
 // stream is the open segment of a device for one class of data.
@@ -57,13 +58,6 @@ type stream struct {
 	seg  uint32
 	next uint32 // the sector where the next record begins
 }
-
-// Classes of data that are appended apart.
-const (
-	classUser = iota
-	classMoved
-	classCount
-)
 
 // device is a device of the array.
 type device struct {
@@ -74,7 +68,7 @@ type device struct {
 	segs     []segment
 
 	// Guarded by Array.append.mu.
-	streams   [classCount]stream
+	streams   [MaxClasses]stream
 	ready     []uint32 // segReady, to be allocated
 	prepared  []uint32 // segReady and allocated: can be opened without I/O
 	preparing int      // between ready and prepared
@@ -103,6 +97,7 @@ type device struct {
 
 	mu       sync.Mutex
 	tail     []recordRef // during recovery: records behind the last LSN known to be durable
+	dropped  []recordRef // during recovery: records that do not count, where new ones will be appended
 	unsynced []recordRef // appended, not covered by a sync, in order of completion
 	lost     bool        // some of them could not be saved after a failed sync; row.State too is guarded by mu
 }

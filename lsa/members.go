@@ -46,7 +46,7 @@ func (a *Array) AddDevice(ctx context.Context, dev blockdev.Device, remember fun
 	a.append.mu.Lock()
 	d.turn = a.append.clock
 	a.setDevice(slot, d)
-	a.limit.Store(a.capacity())
+	a.updateLimit()
 	a.updatePressure()
 	a.append.mu.Unlock()
 	if err := a.insistOnSuperblocks(); err != nil {

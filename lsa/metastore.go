@@ -198,7 +198,7 @@ func (r *segmentRow) encode() []byte {
 
 func decodeSegmentRow(key, v []byte) (r segmentRow, err error) {
 	le := binary.LittleEndian
-	if len(key) != 6 || len(v) != segmentRowSize || v[0] != 1 || v[1] > uint8(segSealed) || v[2] >= classCount || v[3] > 1 || le.Uint32(v[12:]) != 0 {
+	if len(key) != 6 || len(v) != segmentRowSize || v[0] != 1 || v[1] > uint8(segSealed) || v[2] >= MaxClasses || v[3] > 1 || le.Uint32(v[12:]) != 0 {
 		return r, fmt.Errorf("%w: segment row %x", format.ErrInvalid, key)
 	}
 	return segmentRow{

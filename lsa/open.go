@@ -271,7 +271,8 @@ func (a *Array) loadSegments() error {
 			return fmt.Errorf("%w: segment %d of device %d", format.ErrInvalid, r.seg, r.slot)
 		}
 		s := &d.segs[r.seg]
-		s.state, s.class, s.used, s.damaged = r.state, r.class, r.used, r.damaged
+		s.state, s.used, s.damaged = r.state, r.used, r.damaged
+		s.class.Store(uint32(r.class))
 		s.generation, s.firstLSN, s.maxLSN = r.generation, r.firstLSN, r.maxLSN
 		s.live.Store(r.live)
 		d.live.Add(int64(r.live))

@@ -17,6 +17,7 @@ const (
 	DefaultMapCache        = 256 << 20
 	DefaultCheckpointBytes = 512 << 20
 	DefaultCheckpointEvery = 30 * time.Second
+	DefaultSeparateFrom    = 512
 )
 
 // Events is told what a collector wants to know. The methods are called with
@@ -38,6 +39,13 @@ type Options struct {
 	Logger   *slog.Logger      // nil discards
 	Events   Events            // nil if nobody collects
 	Uses     *direct.Uses      // who reads from the devices by Handle.Locate; nil if nobody does
+	// Placement separates blocks; nil keeps apart what clients write and what
+	// is moved.
+	Placement Placement
+	// SeparateFrom so many segments on each device Placement is used, 0 for
+	// the default: on smaller ones the segments that it has open would take
+	// more room than it saves.
+	SeparateFrom int
 
 	// CheckpointBytes of log between checkpoints, 0 for the default.
 	CheckpointBytes int64
@@ -57,6 +65,9 @@ func (o *Options) fill() {
 	}
 	if o.CheckpointEvery == 0 {
 		o.CheckpointEvery = DefaultCheckpointEvery
+	}
+	if o.SeparateFrom == 0 {
+		o.SeparateFrom = DefaultSeparateFrom
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

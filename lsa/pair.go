@@ -45,16 +45,16 @@ func (a *Array) pickPair(b *batch, need uint32) (to [2]*device) {
 	for _, d := range a.devs() {
 		switch {
 		case !takes(d):
-		case to[0] == nil || emptier(d, to[0], b.class):
+		case to[0] == nil || emptier(d, to[0], b.firstClass()):
 			to[0], to[1] = d, to[0]
-		case to[1] == nil || emptier(d, to[1], b.class):
+		case to[1] == nil || emptier(d, to[1], b.firstClass()):
 			to[1] = d
 		}
 	}
 	if to[1] == nil {
 		return [2]*device{}
 	}
-	if b.class == classUser {
+	if b.origin == originUser {
 		l.pair, l.stretch = to, a.stretchBytes()
 	}
 	return to
@@ -97,9 +97,15 @@ func (a *Array) devicesToCome(b *batch) error {
 		}
 		unused := d.available() - a.keptForRescue()
 		// A collection cannot wait for itself, and takes room on its device.
-		if b.class != classMoved && a.hasRoom(d, classMoved, d.segSectors()/4, true) {
+		// What is being collected is room soon.
+		switch {
+		case b.origin == originMoved:
+			unused += d.emptied()
+		case d.busy.Load() > 0 && !a.append.cannotMove:
+			unused += max(1, d.toGain())
+		case a.canMoveOn(d):
 			unused += d.toGain()
-		} else {
+		default:
 			unused += d.emptied()
 		}
 		if unused > kept {

@@ -94,7 +94,7 @@ func (a *Array) lacking(layer, page uint64, e *blockmap.Entry) (missing, bool) {
 // addCopies reads blocks and appends them again, away from where they are. It
 // returns how many; the error then says why not all.
 func (a *Array) addCopies(group []missing, avoid uint64) (int, error) {
-	b := newBatch(classMoved)
+	b := newBatch(originMoved)
 	defer b.release()
 	b.avoid = avoid
 	buf := make([]byte, len(group)*format.BlockSize)

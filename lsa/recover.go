@@ -135,17 +135,22 @@ func (a *Array) replayChange(c *change) error {
 	return nil
 }
 
-// settleSegments works out the state of each segment. None is open: what was
-// open is sealed, what was ready and not opened is free, under a generation
-// that no record of the dead tail can have.
+// settleSegments works out the state of each segment. What was ready and not
+// opened is free, under a generation that no record of the dead tail can have;
+// what was open is sealed or will be appended to again.
 func (a *Array) settleSegments(found *scanned) {
 	for _, d := range a.devs() {
 		if d == nil {
 			continue
 		}
+		var wereOpen []uint32
 		for i := range d.segs {
 			s := &d.segs[i]
-			if use := found.uses[segmentUse{d.slot, uint32(i)}]; use != nil {
+			use := found.uses[segmentUse{d.slot, uint32(i)}]
+			if s.state == segOpen || s.state == segReady && use != nil {
+				wereOpen = append(wereOpen, uint32(i))
+			}
+			if use != nil {
 				if s.state == segReady {
 					s.firstLSN = use.firstLSN
 				}
@@ -171,8 +176,9 @@ func (a *Array) settleSegments(found *scanned) {
 				d.free++
 			}
 		}
+		a.chooseReopened(d, wereOpen, found)
 	}
-	a.limit.Store(a.capacity())
+	a.updateLimit()
 }
 
 // settle makes what was recovered durable, then, before anybody is served,
@@ -221,6 +227,7 @@ func (a *Array) raiseEpoch() (string, error) {
 	if err := a.insistOnSuperblocks(); err != nil {
 		return "", err
 	}
+	a.reopen()
 	a.prepareSegments()
 	return fmt.Sprintf("epoch %d begins behind LSN %d", s.epoch, s.cut), nil
 }

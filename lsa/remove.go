@@ -98,7 +98,7 @@ func (a *Array) beginRemoval(d *device) error {
 func (a *Array) endRemoval(d *device) {
 	a.append.mu.Lock()
 	d.draining.Store(false)
-	a.limit.Store(a.capacity())
+	a.updateLimit()
 	a.append.mu.Unlock()
 	kick(a.work.checkpoint)
 }

@@ -79,7 +79,7 @@ func (a *Array) repair(r repair) error {
 	if err != nil {
 		return err
 	}
-	b := newBatch(classMoved)
+	b := newBatch(originMoved)
 	defer b.release()
 	b.avoid = 1 << good.Device()
 	b.addMove(layer, r.at.block, r.lsn, r.bad, e.CRC, buf)

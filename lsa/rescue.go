@@ -24,7 +24,7 @@ func (a *Array) takeOutOfService(d *device, cause error) {
 	if a.append.current == d {
 		a.append.current = nil
 	}
-	a.limit.Store(a.capacity())
+	a.updateLimit()
 	a.append.mu.Unlock()
 	kick(a.work.tidy)
 	kick(a.work.rebuild)
@@ -126,9 +126,9 @@ func (a *Array) rescueRecord(d *device, ref recordRef) error {
 	if !ok || h.TotalSectors() != ref.sectors || !format.CheckRecordHeader(buf[:int(h.Sectors)*format.SectorSize], &h, a.super.secret) {
 		return fmt.Errorf("%w: its header did not reach the device", ErrDamaged)
 	}
-	b := newBatch(classMoved)
+	b := newBatch(originMoved)
 	defer b.release()
-	r := record{placement: placement{dev: d, seg: ref.seg, sector: ref.sector}, sectors: ref.sectors, first: h.FirstLSN, lsns: uint64(h.LSNs), blocks: int(h.Blocks), flags: h.Flags & (format.FlagTwo | format.FlagVoid)}
+	r := record{placement: placement{dev: d, seg: ref.seg, sector: ref.sector}, sectors: ref.sectors, first: h.FirstLSN, lsns: uint64(h.LSNs), blocks: int(h.Blocks), class: originMoved, flags: h.Flags & (format.FlagTwo | format.FlagVoid)}
 	old, err := a.decodeRecord(b, buf, &h)
 	if err != nil {
 		return err

@@ -18,7 +18,7 @@ func TestRescueVoid(t *testing.T) {
 		t.Fatal(err)
 	}
 	cause := errors.New("the append failed")
-	b := newBatch(classUser)
+	b := newBatch(originUser)
 	b.addRange(format.EntryTrim, h.head(), 0, 1)
 	if err := r.a.reserve(b); err != nil {
 		t.Fatal(err)

@@ -22,7 +22,7 @@ func (a *Array) keptForRescue() int {
 // takes says whether the device takes so many sectors of the batch now.
 // append.mu is held.
 func (a *Array) takes(d *device, b *batch, need uint32) bool {
-	if !a.hasRoom(d, b.class, need, b.urgent) {
+	if !a.hasRoom(d, b.classes, need, b.urgent) {
 		return false
 	}
 	if !a.rescuable(d, need) {
@@ -52,7 +52,7 @@ func (a *Array) rescuable(d *device, need uint32) bool {
 // streamFor returns the stream that takes a record which has to be saved: that
 // of its class or, before a segment is opened that may be the last, any other
 // with the room. It is nil if none is. append.mu is held.
-func (d *device) streamFor(class int, sectors uint32) *stream {
+func (d *device) streamFor(class uint8, sectors uint32) *stream {
 	own := &d.streams[class]
 	if own.open && d.segSectors()-own.next >= sectors {
 		return own

@@ -29,9 +29,25 @@ func (a *Array) reserve(b *batch) error {
 func (a *Array) pack(b *batch, to [2]*device) {
 	lsn := a.append.nextLSN
 	b.first = lsn
+	for class := range uint8(MaxClasses) {
+		if b.classes>>class&1 != 0 {
+			lsn = a.packClass(b, to, class, lsn)
+		}
+	}
+	b.last = lsn - 1
+	a.append.nextLSN = lsn
+	b.assignChanges()
+}
+
+// packClass cuts the changes of one class, which get their LSNs from lsn on; it
+// returns the next.
+func (a *Array) packClass(b *batch, to [2]*device, class uint8, lsn uint64) uint64 {
 	var r *record
 	for i := range b.changes {
 		rest := b.changes[i]
+		if rest.class != class {
+			continue
+		}
 		for {
 			n := 0
 			if r != nil {
@@ -39,7 +55,7 @@ func (a *Array) pack(b *batch, to [2]*device) {
 			}
 			if n == 0 && (r == nil || rest.dataBlocks() > 0 || !r.fitsRange(&rest)) {
 				a.closeRecord(b, r)
-				r = a.openRecord(b, to, lsn)
+				r = a.openRecord(b, to, class, lsn)
 				continue
 			}
 			part := rest.cut(n)
@@ -56,9 +72,7 @@ func (a *Array) pack(b *batch, to [2]*device) {
 		}
 	}
 	a.closeRecord(b, r)
-	b.last = lsn - 1
-	a.append.nextLSN = lsn
-	b.assignChanges()
+	return lsn
 }
 
 // cut takes the first n blocks off a change with data; others whole.
@@ -109,10 +123,10 @@ func (r *record) rest() uint32 {
 }
 
 // openRecord begins a record where the devices' streams end.
-func (a *Array) openRecord(b *batch, to [2]*device, lsn uint64) *record {
-	r := record{placement: a.streamEnd(to[0], b.class), first: lsn}
+func (a *Array) openRecord(b *batch, to [2]*device, class uint8, lsn uint64) *record {
+	r := record{placement: a.streamEnd(to[0], class), class: class, first: lsn}
 	if to[1] != nil {
-		r.second, r.flags = a.streamEnd(to[1], b.class), format.FlagTwo
+		r.second, r.flags = a.streamEnd(to[1], class), format.FlagTwo
 	}
 	b.records = append(b.records, r)
 	return &b.records[len(b.records)-1]
@@ -120,7 +134,7 @@ func (a *Array) openRecord(b *batch, to [2]*device, lsn uint64) *record {
 
 // streamEnd is where the next record of a device's stream begins; it opens
 // another segment if less than a block would fit.
-func (a *Array) streamEnd(d *device, class int) placement {
+func (a *Array) streamEnd(d *device, class uint8) placement {
 	s := &d.streams[class]
 	if s.open && d.segSectors()-s.next < 2*format.BlockSectors && len(d.prepared) > 0 {
 		a.seal(d, s)
@@ -141,7 +155,7 @@ func (a *Array) closeRecord(b *batch, r *record) {
 		b.records = b.records[:len(b.records)-1]
 		for _, p := range [...]placement{r.placement, r.second} {
 			if p.dev != nil && p.dev.segSectors()-p.sector == r.rest() {
-				a.seal(p.dev, &p.dev.streams[b.class])
+				a.seal(p.dev, &p.dev.streams[r.class])
 			}
 		}
 		return
@@ -149,9 +163,9 @@ func (a *Array) closeRecord(b *batch, r *record) {
 	header := uint32(format.HeaderSectors(r.entryBytes))
 	r.sectors = r.length(0, 0)
 	packed := b.packed[len(b.packed)-int(r.lsns):]
-	a.takeRoom(b.class, r, &r.placement)
+	a.takeRoom(r, &r.placement)
 	if r.second.dev != nil {
-		a.takeRoom(b.class, r, &r.second)
+		a.takeRoom(r, &r.second)
 	}
 	for i := range packed {
 		if c := &packed[i]; c.dataBlocks() > 0 {
@@ -165,8 +179,8 @@ func (a *Array) closeRecord(b *batch, r *record) {
 }
 
 // takeRoom takes the room of one copy of a record. append.mu is held.
-func (a *Array) takeRoom(class int, r *record, p *placement) {
-	s := &p.dev.streams[class]
+func (a *Array) takeRoom(r *record, p *placement) {
+	s := &p.dev.streams[r.class]
 	s.next += r.sectors
 	p.dev.unsyncedSectors.Add(int64(r.sectors))
 	seg := &p.dev.segs[s.seg]
@@ -196,14 +210,15 @@ func (a *Array) seal(d *device, s *stream) {
 }
 
 // openSegment takes a prepared segment. waitForRoom saw to it that there is one.
-func (a *Array) openSegment(d *device, s *stream, class int) {
+func (a *Array) openSegment(d *device, s *stream, class uint8) {
 	seg := d.prepared[0]
 	d.prepared = append(d.prepared[:0], d.prepared[1:]...)
 	g := &d.segs[seg]
 	if !planted(ruleNewGeneration) || g.generation == 0 {
 		g.generation++
 	}
-	g.class, g.used, g.firstLSN, g.maxLSN = uint8(class), 0, a.append.nextLSN, 0
+	g.used, g.firstLSN, g.maxLSN = 0, a.append.nextLSN, 0
+	g.class.Store(uint32(class))
 	d.setState(seg, segOpen)
 	*s = stream{open: true, seg: seg}
 	kick(a.work.prepare)

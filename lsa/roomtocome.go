@@ -19,11 +19,11 @@ func (a *Array) roomToCome(b *batch) error {
 		collectable += d.collectable()
 		emptied += d.emptied()
 		busy = busy || d.busy.Load() > 0 // what it empties is room soon
-		canMove = canMove || a.hasRoom(d, classMoved, d.segSectors()/4, true)
+		canMove = canMove || a.canMoveOn(d)
 	}
 	// Collecting makes room only if there is some to begin with, and a
 	// collection cannot wait for itself.
-	if !canMove || a.append.cannotMove || b.class == classMoved {
+	if !canMove || a.append.cannotMove || b.origin == originMoved {
 		collectable = emptied
 	}
 	switch {
@@ -32,7 +32,7 @@ func (a *Array) roomToCome(b *batch) error {
 	case preparing && (b.urgent || unused > a.reserved()):
 		kick(a.work.prepare)
 		return nil
-	case unused > a.reserved() || collectable > 0 || busy && b.class != classMoved && !a.append.cannotMove:
+	case unused > a.reserved() || collectable > 0 || busy && b.origin != originMoved && !a.append.cannotMove:
 		kick(a.work.checkpoint)
 		kick(a.work.tidy)
 		if a.opts.Events != nil {
@@ -41,6 +41,16 @@ func (a *Array) roomToCome(b *batch) error {
 		return nil
 	}
 	return fmt.Errorf("write: %w: nothing is left to collect", ErrNoSpace)
+}
+
+// canMoveOn says whether a collection could append to the device. append.mu is held.
+func (a *Array) canMoveOn(d *device) bool {
+	for class := range d.streams {
+		if a.hasRoom(d, 1<<class, d.segSectors()/4, true) {
+			return true
+		}
+	}
+	return false
 }
 
 // hostFull says whether the file system below a device had no room for a
@@ -57,7 +67,7 @@ func (a *Array) hostFull() bool {
 // noteCannotMove: a collection had no room for what it moves, so no writer need
 // wait for one until a segment becomes available. append.mu is held.
 func (a *Array) noteCannotMove(b *batch) {
-	if b.class == classMoved && !a.append.cannotMove {
+	if b.origin == originMoved && !a.append.cannotMove {
 		a.append.cannotMove = true
 		a.append.space.Broadcast()
 	}

@@ -28,4 +28,5 @@ const (
 	ruleRescueUnsynced
 	ruleRememberFailure
 	ruleVoidWins
+	ruleReopenIsDurable
 )

@@ -25,4 +25,5 @@ var rules = []string{
 	ruleRescueUnsynced:       "rescue-unsynced",
 	ruleRememberFailure:      "remember-failure",
 	ruleVoidWins:             "void-wins",
+	ruleReopenIsDurable:      "reopen-is-durable",
 }

@@ -40,7 +40,7 @@ func (a *Array) capacity() int64 {
 		kept = max(kept, (deviceReserve+1)*len(a.devs()))
 	}
 	kept += a.keptForRescue() * a.writableDevices()
-	spare := int64(kept+classCount*a.writableDevices()) * (blocks / int64(segments))
+	spare := int64(kept+a.classes()*a.writableDevices()) * (blocks / int64(segments))
 	return max(0, int64(float64(blocks-spare)*fullShare))
 }
 
@@ -65,8 +65,8 @@ func (a *Array) waitForRoom(b *batch) (to [2]*device, err error) {
 		queued := a.append.tail - a.commit.head.Load()
 		if queued < queueLength {
 			a.append.unsynced = false
-			if to = a.pickDevices(b, need); to[0] != nil {
-				if !waited.IsZero() && b.class == classUser {
+			if to = a.pick(b, need); to[0] != nil {
+				if !waited.IsZero() && b.origin == originUser {
 					a.waits.note(WaitRoom, waited)
 				}
 				return to, nil
@@ -130,7 +130,7 @@ func (a *Array) pickDevice(b *batch, need uint32) *device {
 			best = d
 		}
 	}
-	if best != nil && b.class == classUser {
+	if best != nil && b.origin == originUser {
 		l.current, l.stretch = best, a.stretchBytes()
 		l.clock = max(l.clock, best.turn)
 		best.turn = l.clock + 1/best.freeBlocks()
@@ -154,14 +154,19 @@ func (d *device) freeBlocks() float64 {
 	return float64(max(1, int64(len(d.segs))*d.segBlocks()-d.live.Load()))
 }
 
-// hasRoom says whether so many sectors can go to the device now. They fit into
-// what is left of the open segment and one more.
-func (a *Array) hasRoom(d *device, class int, need uint32, urgent bool) bool {
-	s := &d.streams[class]
-	if s.open && d.segSectors()-s.next >= need {
+// hasRoom says whether so many sectors of these classes can go to the device
+// now. Those of each fit into what is left of its open segment and one more.
+func (a *Array) hasRoom(d *device, classes uint8, need uint32, urgent bool) bool {
+	more := 0
+	for class := range d.streams {
+		if s := &d.streams[class]; classes>>class&1 != 0 && !(s.open && d.segSectors()-s.next >= need) {
+			more++
+		}
+	}
+	if more == 0 {
 		return true
 	}
-	kept := a.keptForRescue()
+	kept := a.keptForRescue() + more - 1
 	if len(d.prepared) <= kept {
 		return false
 	}

@@ -13,7 +13,7 @@ import (
 // counters since the array was opened.
 type counters struct {
 	appends, overhead            atomic.Int64
-	bytes                        [classCount]atomic.Int64
+	bytes                        [originCount]atomic.Int64 // by origin
 	flushes, damaged             atomic.Int64
 	copiesMissed, repaired       atomic.Int64
 	readsOfOther, rebuilt        atomic.Int64
@@ -42,7 +42,7 @@ type Metrics struct {
 func (a *Array) Metrics() Metrics {
 	c := &a.counters
 	return Metrics{
-		Appends: c.appends.Load(), UserBytes: c.bytes[classUser].Load(), MovedBytes: c.bytes[classMoved].Load(),
+		Appends: c.appends.Load(), UserBytes: c.bytes[originUser].Load(), MovedBytes: c.bytes[originMoved].Load(),
 		OverheadBytes: c.overhead.Load(), Syncs: c.flushes.Load(), DamagedReads: c.damaged.Load(),
 		OtherReads: c.readsOfOther.Load(), Repaired: c.repaired.Load(), Rebuilt: c.rebuilt.Load(), CopiesMissed: c.copiesMissed.Load(),
 		Checkpoints: c.checkpoints.Load(), CheckpointFor: time.Duration(c.checkpointNanos.Load()),

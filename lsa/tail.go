@@ -1,6 +1,7 @@
 package lsa
 
 import (
+	"errors"
 	"fmt"
 
 	"lsad/lsa/format"
@@ -36,7 +37,7 @@ func (a *Array) settleTail() error {
 			continue
 		}
 		if d.writable.Load() && !planted(ruleSyncAfterRecovery) {
-			err := a.rewriteTail(d)
+			err := errors.Join(a.rewriteTail(d), a.wipeDropped(d))
 			if err == nil {
 				err = d.syncOnce()
 			}

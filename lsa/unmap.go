@@ -113,7 +113,7 @@ func (a *Array) zero(layer uint64, copies int, block, count uint64) error {
 // changePages logs one batch of ranges: the parts of [block, block+count) that
 // lie in pages, which are in order.
 func (a *Array) changePages(kind format.EntryKind, layer uint64, copies int, block, count uint64, pages []uint64, add int64) error {
-	b := newBatch(classUser)
+	b := newBatch(originUser)
 	defer b.release()
 	b.add, b.urgent, b.copies = add, kind == format.EntryTrim, copies
 	for _, pg := range pages {

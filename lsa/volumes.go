@@ -284,7 +284,7 @@ func (a *Array) logChange(ch adminChange) (lsn uint64, err error) {
 	if len(payload) > format.MaxAdminPayload {
 		return 0, fmt.Errorf("%w: the change takes %d bytes in the log, there is room for %d", ErrInvalid, len(payload), format.MaxAdminPayload)
 	}
-	b := newBatch(classUser)
+	b := newBatch(originUser)
 	defer b.release()
 	// The catalogue outlives any one device, whatever the volumes ask for.
 	b.urgent, b.copies = true, 2

@@ -13,7 +13,7 @@ const (
 // freed makes an emptied segment unused.
 func (a *Array) freed(d *device, seg uint32) error {
 	a.append.mu.Lock()
-	keep := (d.hostFull || d.warm < warmSegments) && !a.ballast.full.Load()
+	keep := (d.hostFull || d.warm < warmSegments) && !a.ballast.full.Load() && !planted(ruleReuseAfterCheckpoint)
 	a.append.mu.Unlock()
 	var err error
 	if !keep {
@@ -30,6 +30,17 @@ func (a *Array) freed(d *device, seg uint32) error {
 	d.free++
 	a.updatePressure()
 	return err
+}
+
+// reused makes an emptied segment ready to be opened again. It keeps its room.
+func (a *Array) reused(d *device, seg uint32) {
+	a.append.mu.Lock()
+	defer a.append.mu.Unlock()
+	d.segs[seg].allocated = true
+	d.warm++
+	d.segs[seg].state = segReady
+	d.ready = append(d.ready, seg)
+	a.updatePressure()
 }
 
 // discardCold gives the room of segments back that have been free for long, and

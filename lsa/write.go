@@ -88,7 +88,7 @@ func (h *Handle) writeLarge(off int64, data []byte) error {
 // error. held are stripes that the caller holds alone.
 func (h *Handle) writeBlocks(offs []int64, data [][]byte, errs []error, held uint64) error {
 	a, layer := h.a, h.v.Head
-	b := newBatch(classUser)
+	b := newBatch(originUser)
 	defer b.release()
 	b.copies = h.v.Copies
 	// The checksums must not move while the changes point to them.
@@ -129,6 +129,9 @@ func (a *Array) submit(b *batch) error {
 		return err
 	}
 	defer a.unpin(b)
+	if err := a.place(b); err != nil {
+		return err
+	}
 	err := a.reserve(b)
 	if errors.Is(err, ErrNoSpace) && b.add > 0 {
 		// Only blocks that were not mapped before make the array fuller.

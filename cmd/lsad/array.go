@@ -34,7 +34,7 @@ func (s *server) openArray(ctx context.Context) error {
 	array, err := lsa.Open(ctx, lsa.Options{
 		Devices: s.devices, FS: s.meta.fs, Meta: s.meta.dir,
 		MapCache: int64(s.cfg.MapCache), Degraded: s.cfg.Degraded, Logger: s.log,
-		BootID: bootID(), Events: s.collector, Uses: s.uses,
+		BootID: bootID(), Events: s.collector, Placement: &s.collector.placer, Uses: s.uses,
 	})
 	if err != nil {
 		return fmt.Errorf("open the array: %w%s", err, openAdvice(err))

@@ -17,7 +17,7 @@ import (
 )
 
 // collector connects the garbage collection to the array: it is what gc calls a target for each device, what the array
-// calls its events, and what the administration calls a collector.
+// calls its events and its placement, and what the administration calls a collector.
 //
 // Locks: mu guards changes of the settings and is taken before every other; events take none.
 type collector struct {
@@ -25,6 +25,7 @@ type collector struct {
 	log     *slog.Logger
 	devices atomic.Pointer[[]*gc.Device] // by slot; nil where absent; none before start
 	release chan struct{}
+	placer  placer
 
 	mu sync.Mutex
 	gc *gc.Collector
@@ -42,6 +43,7 @@ func (c *collector) start() error {
 	if c.gc, err = gc.New(c.server.members.GC, now); err != nil {
 		return fmt.Errorf("garbage collection: %w", err)
 	}
+	c.placer.gc.Store(c.gc)
 	array := c.server.array
 	st := array.Status()
 	devices := make([]*gc.Device, len(st.Devices))
@@ -154,6 +156,21 @@ func (c *collector) SpaceWanted() {
 			}
 		}
 	}
+}
+
+// placer asks the placement that is set. Before the collection is, what is moved is kept apart.
+type placer struct{ gc atomic.Pointer[gc.Collector] }
+
+// Class implements lsa.Placement.
+func (p *placer) Class(now, written uint64, known bool, class int, moved bool) int {
+	c := p.gc.Load()
+	if c == nil {
+		if moved {
+			return 1
+		}
+		return 0
+	}
+	return c.Placement().Place(gc.Block{Now: now, Written: written, Known: known, Class: class, Collected: moved})
 }
 
 // gcTarget is one device as its collector sees it.

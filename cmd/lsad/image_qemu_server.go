@@ -128,21 +128,19 @@ func (i *images) awaitQEMU(ctx context.Context, q admin.IngestImage, p *memsvc.P
 	}
 	defer l.Close()
 	from = &sending{}
-	defer func() {
-		if err != nil {
-			err = from.end(ctx, err)
-		}
-	}()
 	if err := from.begin(ctx, q.QMP, a); err != nil {
-		return nil, nil, err
+		return nil, nil, from.end(ctx, err)
 	}
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	p.Begin("wait for QEMU's migrate to "+qemuURI(a), 0)
 	conn, err := l.Accept()
-	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, nil, from.end(ctx, err)
 	}
-	return conn, from, err
+	return conn, from, nil
 }
 
 // checkPrivate refuses to take VMs from everybody.

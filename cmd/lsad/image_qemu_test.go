@@ -80,6 +80,13 @@ func TestImageVM(t *testing.T) {
 	if got := runState(t, vm); got != "postmigrate" {
 		t.Errorf("the saved VM is %s", got)
 	}
+	// A VM that QEMU does not send, and what is no monitor, cost the server nothing.
+	for _, socket := range []string{"a.qmp", "nobody", "lsad-data/admin.sock"} {
+		r := lsad(t, dir, "image", "ingest", "more", "--qmp", socket)
+		if r.code != 1 || strings.Contains(r.stderr, "EOF") || runState(t, vm) != "postmigrate" {
+			t.Errorf("from %s: %+v, and the VM is %s", socket, r, runState(t, vm))
+		}
+	}
 	makeRAM(t, filepath.Join(dir, "ram"), 1)
 	must(t, dir, "image", "import", "file", "ram", "--paused")
 	for text, args := range map[string][]string{

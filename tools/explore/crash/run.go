@@ -210,6 +210,9 @@ func (r *Run) create(ctx context.Context) error {
 		MapCache:        []int64{256 << 10, 1 << 20}[r.rng.IntN(2)],
 		Logger:          r.cfg.Logger,
 	}
+	if segments >= separateFrom && r.rng.IntN(2) == 0 {
+		r.options.Placement, r.options.SeparateFrom = placement{}, separateFrom
+	}
 	if r.a, err = r.open(ctx, r.site, false); err != nil {
 		return err
 	}

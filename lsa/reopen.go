@@ -1,0 +1,88 @@
+package lsa
+
+import (
+	"fmt"
+
+	"lsad/lsa/format"
+)
+
+// reopenBlocks: a segment with less room than that is not opened again.
+const reopenBlocks = 4
+
+// What a crash or a stop left open is appended to again. Were it sealed, each
+// start would cost a segment of each class, and a nearly full array that
+// crashes often enough would have none left to collect into.
+
+// chooseReopened keeps those segments open, of those that were, which have the
+// most room of their class, and seals the others. What was dropped of the log
+// and lies in their room must be wiped: it would be taken for records where an
+// append behind it fails.
+func (a *Array) chooseReopened(d *device, wereOpen []uint32, found *scanned) {
+	var best [MaxClasses]*segment
+	var room [MaxClasses]uint32
+	for _, i := range wereOpen {
+		s := &d.segs[i]
+		class := s.class.Load()
+		rest := d.segSectors() - min(s.used, d.segSectors())
+		if rest >= reopenBlocks*format.BlockSectors && rest > room[class] && s.generation > 0 && !s.damaged && !a.readOnly && d.takesWrites() {
+			best[class], room[class] = s, rest
+		}
+	}
+	for _, s := range best {
+		if s != nil {
+			s.state = segOpen
+		}
+	}
+	for _, r := range found.records {
+		if s := &d.segs[r.h.Segment]; r.h.Device == uint16(d.slot) && s.state == segOpen && r.h.Sector >= s.used {
+			d.dropped = append(d.dropped, r.ref(nil))
+		}
+	}
+}
+
+// wipeDropped overwrites the headers of what was dropped in reopened segments.
+func (a *Array) wipeDropped(d *device) error {
+	if planted(ruleRaiseEpoch) {
+		return nil
+	}
+	var zeros [format.SectorSize]byte
+	for _, r := range d.dropped {
+		if err := d.dev.WriteVec([][]byte{zeros[:]}, d.offset(r.seg, r.sector)); err != nil {
+			return fmt.Errorf("wipe what was dropped of device %s segment %d: %w", d.dev.Name(), r.seg, err)
+		}
+	}
+	d.dropped = nil
+	return nil
+}
+
+// reopen has the streams go on where recovery left them. Nothing was appended
+// so far but what had to be saved, and not there.
+func (a *Array) reopen() {
+	a.append.mu.Lock()
+	defer a.append.mu.Unlock()
+	for _, d := range a.devs() {
+		if d == nil {
+			continue
+		}
+		for i := range d.segs {
+			s := &d.segs[i]
+			if t := &d.streams[s.class.Load()]; s.state == segOpen && !d.isStream(uint32(i)) {
+				if t.open || !d.takesWrites() {
+					d.setState(uint32(i), segSealed)
+				} else {
+					*t = stream{open: true, seg: uint32(i), next: s.used}
+				}
+			}
+		}
+	}
+}
+
+// isStream says whether a stream appends to the segment. append.mu is held.
+func (d *device) isStream(seg uint32) bool {
+	for i := range d.streams {
+		if s := &d.streams[i]; s.open && s.seg == seg {
+			return true
+		}
+	}
+	return false
+}
