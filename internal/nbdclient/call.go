@@ -1,6 +1,10 @@
 package nbdclient
 
-import "slices"
+import (
+	"slices"
+
+	"lsad/internal/nbdproto"
+)
 
 // States of a call.
 const (
@@ -58,7 +62,7 @@ func (k *call) tell(free chan<- *call) {
 }
 
 func (k *call) op() string {
-	if k.cmd == cmdBlockStatus {
+	if k.cmd == nbdproto.CmdBlockStatus {
 		return "block status"
 	}
 	return "read"
@@ -66,7 +70,7 @@ func (k *call) op() string {
 
 // claim marks [off, off+n) of the export as answered, and returns where it lies in the read.
 func (k *call) claim(off uint64, n int64) (at int64, err error) {
-	if k.cmd != cmdRead {
+	if k.cmd != nbdproto.CmdRead {
 		return 0, protocolError("data for a request that is no read")
 	}
 	if off < uint64(k.off) || n <= 0 || off-uint64(k.off) > uint64(k.n) || n > k.n-int64(off-uint64(k.off)) {
@@ -101,9 +105,9 @@ func (k *call) complete() error {
 	switch {
 	case k.err != nil:
 		return nil
-	case k.cmd == cmdRead && (len(k.got) != 1 || k.got[0] != piece{0, k.n}):
+	case k.cmd == nbdproto.CmdRead && (len(k.got) != 1 || k.got[0] != piece{0, k.n}):
 		return protocolError("the answer to a read of %d bytes at %d has gaps", k.n, k.off)
-	case k.cmd == cmdBlockStatus && !k.status:
+	case k.cmd == nbdproto.CmdBlockStatus && !k.status:
 		return protocolError("an answer to block status without any")
 	}
 	return nil
@@ -118,6 +122,6 @@ func (k *call) addExtent(told, length int64, status uint64) (int64, error) {
 	if length == 0 {
 		return told, protocolError("block status of more than was asked for")
 	}
-	k.extents = append(k.extents, Extent{Length: length, Hole: status&stateHole != 0, Zero: status&stateZero != 0})
+	k.extents = append(k.extents, Extent{Length: length, Hole: status&nbdproto.StateHole != 0, Zero: status&nbdproto.StateZero != 0})
 	return told + length, nil
 }

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"lsad/internal/nbdproto"
 )
 
 // MaxInFlight bounds the requests of one client that are under way. Further callers wait.
@@ -92,7 +94,7 @@ func (c *Client) Stop() { c.fail(ErrClosed) }
 // farewell tells the server that this is no accident. If that fails it makes no difference.
 func (c *Client) farewell() {
 	c.conn.SetWriteDeadline(time.Now().Add(time.Second))
-	c.conn.Write(c.appendRequest(nil, cmdDisc, ^uint64(0), 0, 0))
+	c.conn.Write(c.appendRequest(nil, nbdproto.CmdDisc, ^uint64(0), 0, 0))
 }
 
 // fail ends the client. The first reason holds.
@@ -116,10 +118,10 @@ func (c *Client) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if err := c.checkRange("read", off, int64(len(p))); err != nil {
 		return err
 	}
-	most := int(min(c.info.MaxBlock, defaultMaxPayload))
+	most := int(min(c.info.MaxBlock, nbdproto.MaxPayload))
 	for len(p) > 0 {
 		n := min(len(p), most)
-		if err := c.do(ctx, cmdRead, p[:n], off, int64(n), nil); err != nil {
+		if err := c.do(ctx, nbdproto.CmdRead, p[:n], off, int64(n), nil); err != nil {
 			return err
 		}
 		p, off = p[n:], off+int64(n)
@@ -143,7 +145,7 @@ func (c *Client) BlockStatus(ctx context.Context, off, n int64, to []Extent) ([]
 		return to, fmt.Errorf("block status of nothing at %d: %w", off, syscall.EINVAL)
 	}
 	old := len(to)
-	if err := c.do(ctx, cmdBlockStatus, nil, off, n, &to); err != nil {
+	if err := c.do(ctx, nbdproto.CmdBlockStatus, nil, off, n, &to); err != nil {
 		return to[:old], err
 	}
 	return to, nil
@@ -168,12 +170,12 @@ type Completion interface {
 // too many requests are in flight or the range is not one that a single request can have.
 func (c *Client) Start(p []byte, off int64, then Completion) bool {
 	n := int64(len(p))
-	if n == 0 || n > int64(min(c.info.MaxBlock, defaultMaxPayload)) || c.checkRange("read", off, n) != nil {
+	if n == 0 || n > int64(min(c.info.MaxBlock, nbdproto.MaxPayload)) || c.checkRange("read", off, n) != nil {
 		return false
 	}
 	select {
 	case k := <-c.free:
-		k.begin(cmdRead, p, off, n)
+		k.begin(nbdproto.CmdRead, p, off, n)
 		k.then = then
 		if c.start(k) != nil {
 			k.then = nil
@@ -258,9 +260,9 @@ func (c *Client) start(k *call) error {
 
 // appendRequest writes a request header.
 func (c *Client) appendRequest(p []byte, cmd uint16, cookie uint64, off, n int64) []byte {
-	magic := uint32(magicRequest)
+	magic := uint32(nbdproto.MagicRequest)
 	if c.info.Extended {
-		magic = magicExtendedRequest
+		magic = nbdproto.MagicExtendedRequest
 	}
 	p = binary.BigEndian.AppendUint32(p, magic)
 	p = binary.BigEndian.AppendUint16(p, 0)

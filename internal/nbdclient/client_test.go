@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"lsad/internal/nbdproto"
 )
 
 // content is what the fake server's export holds.
@@ -47,8 +49,8 @@ func TestOutOfOrder(t *testing.T) {
 							continue
 						}
 						half := r.n / 2
-						f.send(chunkOf(m, r, 0, replyOffsetData, r.off+half, content(r.off+half, r.n-half)))
-						f.send(chunkOf(m, r, replyFlagDone, replyOffsetData, r.off, content(r.off, half)))
+						f.send(chunkOf(m, r, 0, nbdproto.ReplyOffsetData, r.off+half, content(r.off+half, r.n-half)))
+						f.send(chunkOf(m, r, nbdproto.ReplyFlagDone, nbdproto.ReplyOffsetData, r.off, content(r.off, half)))
 					}
 				}
 			}()
@@ -89,60 +91,60 @@ func TestReadReplies(t *testing.T) {
 		text  string // in the error
 	}{
 		{"hole and data", structured, func(r request) []byte {
-			return append(chunkOf(structured, r, 0, replyOffsetHole, uint64(off), uint32(n-96)),
-				chunkOf(structured, r, replyFlagDone, replyOffsetData, uint64(off+n-96), make([]byte, 96))...)
+			return append(chunkOf(structured, r, 0, nbdproto.ReplyOffsetHole, uint64(off), uint32(n-96)),
+				chunkOf(structured, r, nbdproto.ReplyFlagDone, nbdproto.ReplyOffsetData, uint64(off+n-96), make([]byte, 96))...)
 		}, nil, "zeros"},
 		{"gap", structured, func(r request) []byte {
-			return chunkOf(structured, r, replyFlagDone, replyOffsetData, uint64(off), data[:n-1])
+			return chunkOf(structured, r, nbdproto.ReplyFlagDone, nbdproto.ReplyOffsetData, uint64(off), data[:n-1])
 		}, ErrProtocol, "gaps"},
 		{"nothing", structured, func(r request) []byte {
-			return chunkOf(structured, r, replyFlagDone, replyNone)
+			return chunkOf(structured, r, nbdproto.ReplyFlagDone, nbdproto.ReplyNone)
 		}, ErrProtocol, "gaps"},
 		{"twice", structured, func(r request) []byte {
-			return append(chunkOf(structured, r, 0, replyOffsetData, uint64(off), data[:n/2]),
-				chunkOf(structured, r, replyFlagDone, replyOffsetData, uint64(off), data[:n/2])...)
+			return append(chunkOf(structured, r, 0, nbdproto.ReplyOffsetData, uint64(off), data[:n/2]),
+				chunkOf(structured, r, nbdproto.ReplyFlagDone, nbdproto.ReplyOffsetData, uint64(off), data[:n/2])...)
 		}, ErrProtocol, "twice"},
 		{"overlap", structured, func(r request) []byte {
-			return append(chunkOf(structured, r, 0, replyOffsetData, uint64(off+100), data[100:]),
-				chunkOf(structured, r, replyFlagDone, replyOffsetHole, uint64(off), uint32(101))...)
+			return append(chunkOf(structured, r, 0, nbdproto.ReplyOffsetData, uint64(off+100), data[100:]),
+				chunkOf(structured, r, nbdproto.ReplyFlagDone, nbdproto.ReplyOffsetHole, uint64(off), uint32(101))...)
 		}, ErrProtocol, "twice"},
 		{"outside", structured, func(r request) []byte {
-			return chunkOf(structured, r, replyFlagDone, replyOffsetData, uint64(off+1), data)
+			return chunkOf(structured, r, nbdproto.ReplyFlagDone, nbdproto.ReplyOffsetData, uint64(off+1), data)
 		}, ErrProtocol, "4096 bytes at 8193"},
 		{"before", structured, func(r request) []byte {
-			return chunkOf(structured, r, replyFlagDone, replyOffsetData, uint64(0), data)
+			return chunkOf(structured, r, nbdproto.ReplyFlagDone, nbdproto.ReplyOffsetData, uint64(0), data)
 		}, ErrProtocol, "4096 bytes at 0"},
 		{"hole beyond", structured, func(r request) []byte {
-			return chunkOf(structured, r, replyFlagDone, replyOffsetHole, uint64(off), uint32(1<<32-1))
+			return chunkOf(structured, r, nbdproto.ReplyFlagDone, nbdproto.ReplyOffsetHole, uint64(off), uint32(1<<32-1))
 		}, ErrProtocol, "4294967295"},
 		{"status", structured, func(r request) []byte {
-			return chunkOf(structured, r, replyFlagDone, replyBlockStatus, uint32(7), uint32(4096), uint32(0))
+			return chunkOf(structured, r, nbdproto.ReplyFlagDone, nbdproto.ReplyBlockStatus, uint32(7), uint32(4096), uint32(0))
 		}, ErrProtocol, "block status chunk"},
 		{"error with text", structured, func(r request) []byte {
-			return chunkOf(structured, r, replyFlagDone, replyError, uint32(5), uint16(9), "bad\x1bblock")
+			return chunkOf(structured, r, nbdproto.ReplyFlagDone, nbdproto.ReplyError, uint32(5), uint16(9), "bad\x1bblock")
 		}, syscall.EIO, "bad block"},
 		{"error at offset, then the end", extended, func(r request) []byte {
-			return append(chunkOf(extended, r, 0, replyErrorOffset, uint32(28), uint16(0), uint64(off)),
-				chunkOf(extended, r, replyFlagDone, replyNone)...)
+			return append(chunkOf(extended, r, 0, nbdproto.ReplyErrorOffset, uint32(28), uint16(0), uint64(off)),
+				chunkOf(extended, r, nbdproto.ReplyFlagDone, nbdproto.ReplyNone)...)
 		}, syscall.ENOSPC, ""},
 		{"unknown error value", simple, func(r request) []byte { return simpleReply(r, 9999, nil) }, syscall.EINVAL, ""},
 		{"error text too long", structured, func(r request) []byte {
-			return chunkOf(structured, r, replyFlagDone, replyError, uint32(5), uint16(10), "short")
+			return chunkOf(structured, r, nbdproto.ReplyFlagDone, nbdproto.ReplyError, uint32(5), uint16(10), "short")
 		}, ErrProtocol, "text of 10"},
 		{"error of nothing", structured, func(r request) []byte {
-			return chunkOf(structured, r, replyFlagDone, replyError, uint32(0), uint16(0))
+			return chunkOf(structured, r, nbdproto.ReplyFlagDone, nbdproto.ReplyError, uint32(0), uint16(0))
 		}, ErrProtocol, "without an error"},
 		{"huge payload", extended, func(r request) []byte {
-			return words(uint32(magicExtendedReply), uint16(1), uint16(1), r.cookie, r.off, uint64(1)<<63)
+			return words(uint32(nbdproto.MagicExtendedReply), uint16(1), uint16(1), r.cookie, r.off, uint64(1)<<63)
 		}, ErrProtocol, "9223372036854775808"},
 		{"other offset", extended, func(r request) []byte {
 			r.off++
-			return chunkOf(extended, r, replyFlagDone, replyNone)
+			return chunkOf(extended, r, nbdproto.ReplyFlagDone, nbdproto.ReplyNone)
 		}, ErrProtocol, "8193"},
 		{"other cookie", simple, func(r request) []byte { r.cookie += MaxInFlight; return simpleReply(r, 0, data) }, ErrProtocol, "not in flight"},
 		{"idle slot", simple, func(r request) []byte { r.cookie++; return simpleReply(r, 0, data) }, ErrProtocol, "not in flight"},
 		{"simple where structured", structured, func(r request) []byte { return simpleReply(r, 0, data) }, ErrProtocol, "simple reply"},
-		{"structured where simple", simple, func(r request) []byte { return chunkOf(structured, r, 1, replyNone) }, ErrProtocol, "magic"},
+		{"structured where simple", simple, func(r request) []byte { return chunkOf(structured, r, 1, nbdproto.ReplyNone) }, ErrProtocol, "magic"},
 		{"unknown chunk", structured, func(r request) []byte { return chunkOf(structured, r, 1, 99) }, ErrProtocol, "type 99"},
 		{"garbage", simple, func(request) []byte { return []byte("HTTP/1.1 400 Bad Request\r\n\r\n") }, ErrProtocol, "magic"},
 	}
@@ -195,13 +197,13 @@ func TestBlockStatusReplies(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			c, f := rig(t, test.mode)
-			typ := uint16(replyBlockStatus)
+			typ := uint16(nbdproto.ReplyBlockStatus)
 			if test.mode == extended {
-				typ = replyBlockStatusExt
+				typ = nbdproto.ReplyBlockStatusExt
 			}
 			go func() {
 				if r, err := f.request(test.mode == extended); err == nil {
-					f.send(chunkOf(test.mode, r, replyFlagDone, typ, test.payload))
+					f.send(chunkOf(test.mode, r, nbdproto.ReplyFlagDone, typ, test.payload))
 				}
 			}()
 			got, err := c.BlockStatus(within(t), 0, 65536, nil)
@@ -232,9 +234,9 @@ func TestCancel(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	go func() {
-		f.send(chunkOf(structured, first, 1, replyOffsetData, uint64(0), bytes.Repeat([]byte{9}, 4096)))
+		f.send(chunkOf(structured, first, 1, nbdproto.ReplyOffsetData, uint64(0), bytes.Repeat([]byte{9}, 4096)))
 		if r, err := f.request(false); err == nil {
-			f.send(chunkOf(structured, r, 1, replyOffsetData, r.off, content(r.off, r.n)))
+			f.send(chunkOf(structured, r, 1, nbdproto.ReplyOffsetData, r.off, content(r.off, r.n)))
 		}
 	}()
 	q := make([]byte, 100)
@@ -351,8 +353,8 @@ func TestRanges(t *testing.T) {
 
 // echo answers reads with the same payload over and over, without allocating.
 func (f *fake) echo(n int) {
-	reply := chunkOf(structured, request{}, 1, replyOffsetData, uint64(0), make([]byte, n))
-	head := make([]byte, requestSize)
+	reply := chunkOf(structured, request{}, 1, nbdproto.ReplyOffsetData, uint64(0), make([]byte, n))
+	head := make([]byte, nbdproto.RequestSize)
 	for {
 		if _, err := io.ReadFull(f.conn, head); err != nil {
 			return

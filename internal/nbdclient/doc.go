@@ -9,7 +9,7 @@
 // offsets must lie in what was asked for, and a read has succeeded only when every byte of it came exactly once. A
 // server that breaks the protocol ends the connection, and every request that was in flight with it.
 //
-// Numbers and layouts come from the protocol's specification, doc/proto.md of NetworkBlockDevice/nbd, those of
+// Layouts, and the numbers in package nbdproto, come from the protocol's specification, doc/proto.md of NetworkBlockDevice/nbd, those of
 // extended headers from its branch extension-ext-header; URIs from its doc/uri.md.
 //
 // # Locks and goroutines

@@ -8,6 +8,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"lsad/internal/nbdproto"
 )
 
 const patience = time.Minute
@@ -73,18 +75,18 @@ type request struct {
 }
 
 func (f *fake) request(extended bool) (request, error) {
-	size := requestSize
+	size := nbdproto.RequestSize
 	if extended {
-		size = extendedRequestSize
+		size = nbdproto.ExtendedRequestSize
 	}
 	p := make([]byte, size)
 	if _, err := io.ReadFull(f.conn, p); err != nil {
 		return request{}, err
 	}
 	r := request{binary.BigEndian.Uint16(p[6:]), binary.BigEndian.Uint64(p[8:]), binary.BigEndian.Uint64(p[16:]), 0}
-	magic := uint32(magicRequest)
+	magic := uint32(nbdproto.MagicRequest)
 	if extended {
-		magic, r.n = magicExtendedRequest, binary.BigEndian.Uint64(p[24:])
+		magic, r.n = nbdproto.MagicExtendedRequest, binary.BigEndian.Uint64(p[24:])
 	} else {
 		r.n = uint64(binary.BigEndian.Uint32(p[24:]))
 	}
@@ -120,15 +122,15 @@ func rig(t testing.TB, m mode) (*Client, *fake) {
 }
 
 func simpleReply(r request, code uint32, data []byte) []byte {
-	return words(uint32(magicSimpleReply), code, r.cookie, data)
+	return words(uint32(nbdproto.MagicSimpleReply), code, r.cookie, data)
 }
 
 func chunkOf(m mode, r request, flags, typ uint16, payload ...any) []byte {
 	p := words(payload...)
 	if m == extended {
-		return words(uint32(magicExtendedReply), flags, typ, r.cookie, r.off, uint64(len(p)), p)
+		return words(uint32(nbdproto.MagicExtendedReply), flags, typ, r.cookie, r.off, uint64(len(p)), p)
 	}
-	return words(uint32(magicStructuredReply), flags, typ, r.cookie, uint32(len(p)), p)
+	return words(uint32(nbdproto.MagicStructuredReply), flags, typ, r.cookie, uint32(len(p)), p)
 }
 
 func within(t testing.TB) context.Context {

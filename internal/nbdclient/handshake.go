@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"lsad/internal/nbdproto"
 )
 
 // Options say what to negotiate. With no more than Export set, the outcome is what the kernel's client speaks: simple
@@ -42,7 +44,7 @@ type Info struct {
 }
 
 // ReadOnly says whether the server refuses writes.
-func (i *Info) ReadOnly() bool { return i.Flags&FlagReadOnly != 0 }
+func (i *Info) ReadOnly() bool { return i.Flags&nbdproto.FlagReadOnly != 0 }
 
 // handshake is a negotiation under way. Messages are read exactly, never ahead.
 type handshake struct {
@@ -55,12 +57,12 @@ type handshake struct {
 // error the connection is of no more use, and the caller closes it. Errors are ErrUnknownExport, ErrTLS, ErrRefused,
 // ErrProtocol, or those of the connection, which are ErrDisconnected too.
 func Handshake(ctx context.Context, conn net.Conn, o Options) (Info, error) {
-	if len(o.Export) > maxString {
-		return Info{}, fmt.Errorf("export name of %d bytes: at most %d are possible: %w", len(o.Export), maxString, ErrUnknownExport)
+	if len(o.Export) > nbdproto.MaxString {
+		return Info{}, fmt.Errorf("export name of %d bytes: at most %d are possible: %w", len(o.Export), nbdproto.MaxString, ErrUnknownExport)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	h := &handshake{conn: conn, o: o}
-	h.info.MinBlock, h.info.PreferredBlock, h.info.MaxBlock = 1, 4096, defaultMaxPayload
+	h.info.MinBlock, h.info.PreferredBlock, h.info.MaxBlock = 1, 4096, nbdproto.MaxPayload
 	err := h.run(ctx)
 	if !stop() && err == nil {
 		err = ctx.Err() // the deadline may be set at any moment
@@ -116,26 +118,26 @@ func (h *handshake) greet() error {
 	if err := h.read(hello[:16]); err != nil {
 		return err
 	}
-	if m := binary.BigEndian.Uint64(hello[:]); m != magicInit {
+	if m := binary.BigEndian.Uint64(hello[:]); m != nbdproto.MagicInit {
 		return protocolError("it greets with %#x, which is not NBD", m)
 	}
-	if m := binary.BigEndian.Uint64(hello[8:]); m != magicOption {
+	if m := binary.BigEndian.Uint64(hello[8:]); m != nbdproto.MagicOption {
 		return protocolError("option magic %#x; servers of the old style are not supported", m)
 	}
 	if err := h.read(hello[16:]); err != nil {
 		return err
 	}
 	flags := binary.BigEndian.Uint16(hello[16:])
-	if flags&flagFixedNewstyle == 0 {
+	if flags&nbdproto.FlagFixedNewstyle == 0 {
 		return protocolError("it does not offer the fixed newstyle negotiation")
 	}
 	var out [4]byte
-	binary.BigEndian.PutUint32(out[:], uint32(flags&(flagFixedNewstyle|flagNoZeroes)))
+	binary.BigEndian.PutUint32(out[:], uint32(flags&(nbdproto.FlagFixedNewstyle|nbdproto.FlagNoZeroes)))
 	return h.write(out[:])
 }
 
 func (h *handshake) startTLS(ctx context.Context) error {
-	err := h.ask(optStartTLS, nil, nil)
+	err := h.ask(nbdproto.OptStartTLS, nil, nil)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrTLS, err)
 	}
@@ -151,13 +153,13 @@ func (h *handshake) startTLS(ctx context.Context) error {
 func (h *handshake) structured() error {
 	var err error
 	if h.o.Extended {
-		if h.info.Extended, err = h.offered(optExtendedHeaders); err != nil {
+		if h.info.Extended, err = h.offered(nbdproto.OptExtendedHeaders); err != nil {
 			return err
 		}
 	}
 	h.info.Structured = h.info.Extended
 	if !h.info.Structured {
-		if h.info.Structured, err = h.offered(optStructuredReply); err != nil || !h.info.Structured {
+		if h.info.Structured, err = h.offered(nbdproto.OptStructuredReply); err != nil || !h.info.Structured {
 			return err
 		}
 	}
@@ -176,12 +178,12 @@ func (h *handshake) offered(opt uint32) (bool, error) {
 func (h *handshake) setContext() error {
 	p := appendString(nil, h.o.Export)
 	p = binary.BigEndian.AppendUint32(p, 1)
-	p = appendString(p, contextAllocation)
-	err := h.ask(optSetMetaContext, p, func(typ uint32, p []byte) error {
-		if typ != repMetaContext {
+	p = appendString(p, nbdproto.ContextAllocation)
+	err := h.ask(nbdproto.OptSetMetaContext, p, func(typ uint32, p []byte) error {
+		if typ != nbdproto.RepMetaContext {
 			return nil
 		}
-		if len(p) < 4 || string(p[4:]) != contextAllocation || h.info.Allocation {
+		if len(p) < 4 || string(p[4:]) != nbdproto.ContextAllocation || h.info.Allocation {
 			return protocolError("it selects the context %q, which was not asked for", printable(p[min(4, len(p)):]))
 		}
 		h.info.Allocation, h.info.context = true, binary.BigEndian.Uint32(p)
@@ -198,12 +200,12 @@ func (h *handshake) setContext() error {
 func (h *handshake) enter() error {
 	p := appendString(nil, h.o.Export)
 	p = binary.BigEndian.AppendUint16(p, 3)
-	for _, want := range []uint16{infoName, infoDescription, infoBlockSize} {
+	for _, want := range []uint16{nbdproto.InfoName, nbdproto.InfoDescription, nbdproto.InfoBlockSize} {
 		p = binary.BigEndian.AppendUint16(p, want)
 	}
 	told := false
-	err := h.ask(optGo, p, func(typ uint32, p []byte) error {
-		if typ != repInfo {
+	err := h.ask(nbdproto.OptGo, p, func(typ uint32, p []byte) error {
+		if typ != nbdproto.RepInfo {
 			return nil
 		}
 		export, err := h.info.take(p)
@@ -224,7 +226,7 @@ func (i *Info) take(p []byte) (export bool, err error) {
 	typ := binary.BigEndian.Uint16(p)
 	p = p[2:]
 	switch typ {
-	case infoExport:
+	case nbdproto.InfoExport:
 		if len(p) != 10 {
 			return false, protocolError("export information of %d bytes", len(p))
 		}
@@ -234,11 +236,11 @@ func (i *Info) take(p []byte) (export bool, err error) {
 		}
 		i.Size, i.Flags = int64(size), binary.BigEndian.Uint16(p[8:])
 		return true, nil
-	case infoName:
+	case nbdproto.InfoName:
 		i.Name = printable(p)
-	case infoDescription:
+	case nbdproto.InfoDescription:
 		i.Description = printable(p)
-	case infoBlockSize:
+	case nbdproto.InfoBlockSize:
 		return false, i.takeBlockSizes(p)
 	}
 	return false, nil

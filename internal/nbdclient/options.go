@@ -4,11 +4,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"lsad/internal/nbdproto"
 )
 
 const (
 	// maxOptionReply bounds one option reply, in bytes; the longest legal one is two strings.
-	maxOptionReply = 2*maxString + 64
+	maxOptionReply = 2*nbdproto.MaxString + 64
 	// maxOptionReplies bounds how many come for one option.
 	maxOptionReplies = 64
 )
@@ -29,9 +31,9 @@ func (e *optionError) Error() string {
 
 func (e *optionError) Unwrap() error {
 	switch e.typ {
-	case repErrUnknown:
+	case nbdproto.RepErrUnknown:
 		return ErrUnknownExport
-	case repErrTLSReqd:
+	case nbdproto.RepErrTLSReqd:
 		return ErrTLS
 	}
 	return ErrRefused
@@ -40,13 +42,13 @@ func (e *optionError) Unwrap() error {
 // refusedFeature says whether the answer means no more than that the server does not have, or want, a feature.
 func refusedFeature(err error) bool {
 	var e *optionError
-	return errors.As(err, &e) && (e.typ == repErrUnsup || e.typ == repErrPolicy || e.typ == repErrInvalid)
+	return errors.As(err, &e) && (e.typ == nbdproto.RepErrUnsup || e.typ == nbdproto.RepErrPolicy || e.typ == nbdproto.RepErrInvalid)
 }
 
 // ask sends an option and reads its replies up to the acknowledgement. Every other reply that is no error goes to
 // each (unless nil), which ignores types that it does not know.
 func (h *handshake) ask(opt uint32, data []byte, each func(typ uint32, data []byte) error) error {
-	p := binary.BigEndian.AppendUint64(nil, magicOption)
+	p := binary.BigEndian.AppendUint64(nil, nbdproto.MagicOption)
 	p = binary.BigEndian.AppendUint32(p, opt)
 	p = binary.BigEndian.AppendUint32(p, uint32(len(data)))
 	if err := h.write(append(p, data...)); err != nil {
@@ -57,12 +59,12 @@ func (h *handshake) ask(opt uint32, data []byte, each func(typ uint32, data []by
 		switch {
 		case err != nil:
 			return err
-		case typ == repAck:
+		case typ == nbdproto.RepAck:
 			if len(data) != 0 {
 				return protocolError("an acknowledgement with %d bytes of data", len(data))
 			}
 			return nil
-		case typ&repError != 0:
+		case typ&nbdproto.RepError != 0:
 			return &optionError{opt, typ, printable(data)}
 		case each == nil:
 			return protocolError("%s answered with type %d", optionName(opt), typ)
@@ -79,7 +81,7 @@ func (h *handshake) optionReply(opt uint32) (typ uint32, data []byte, err error)
 	if err := h.read(head[:]); err != nil {
 		return 0, nil, err
 	}
-	if m := binary.BigEndian.Uint64(head[:]); m != magicOptionReply {
+	if m := binary.BigEndian.Uint64(head[:]); m != nbdproto.MagicOptionReply {
 		return 0, nil, protocolError("option reply magic %#x", m)
 	}
 	if o := binary.BigEndian.Uint32(head[8:]); o != opt {
@@ -95,15 +97,15 @@ func (h *handshake) optionReply(opt uint32) (typ uint32, data []byte, err error)
 
 func optionName(opt uint32) string {
 	switch opt {
-	case optStartTLS:
+	case nbdproto.OptStartTLS:
 		return "STARTTLS"
-	case optGo:
+	case nbdproto.OptGo:
 		return "GO"
-	case optStructuredReply:
+	case nbdproto.OptStructuredReply:
 		return "STRUCTURED_REPLY"
-	case optSetMetaContext:
+	case nbdproto.OptSetMetaContext:
 		return "SET_META_CONTEXT"
-	case optExtendedHeaders:
+	case nbdproto.OptExtendedHeaders:
 		return "EXTENDED_HEADERS"
 	}
 	return fmt.Sprintf("option %d", opt)
@@ -111,21 +113,21 @@ func optionName(opt uint32) string {
 
 func optionErrorName(typ uint32) string {
 	switch typ {
-	case repErrUnsup:
+	case nbdproto.RepErrUnsup:
 		return "not supported"
-	case repErrPolicy:
+	case nbdproto.RepErrPolicy:
 		return "not allowed"
-	case repErrInvalid:
+	case nbdproto.RepErrInvalid:
 		return "invalid"
-	case repErrTLSReqd:
+	case nbdproto.RepErrTLSReqd:
 		return "TLS is required (nbds://)"
-	case repErrUnknown:
+	case nbdproto.RepErrUnknown:
 		return "unknown export"
-	case repErrShutdown:
+	case nbdproto.RepErrShutdown:
 		return "shutting down"
-	case repErrBlockSizeReq:
+	case nbdproto.RepErrBlockSizeReq:
 		return "block sizes must be heeded"
-	case repErrTooBig:
+	case nbdproto.RepErrTooBig:
 		return "too big"
 	}
 	return fmt.Sprintf("error %#x", typ)

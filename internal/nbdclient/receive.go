@@ -5,13 +5,15 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+
+	"lsad/internal/nbdproto"
 )
 
 const (
 	// maxStatusPayload bounds a block status chunk, in bytes: 64 Ki ranges with extended headers.
 	maxStatusPayload = 1<<20 + 16
 	// maxErrorPayload bounds an error chunk, in bytes.
-	maxErrorPayload = maxString + 64
+	maxErrorPayload = nbdproto.MaxString + 64
 	receiveBuffer   = 64 << 10
 )
 
@@ -31,7 +33,7 @@ func (r counted) Read(p []byte) (int, error) {
 type receiver struct {
 	c    *Client
 	r    *bufio.Reader
-	head [extendedReplySize]byte
+	head [nbdproto.ExtendedReplySize]byte
 	// current is the call that an answer is arriving for, marked as filling.
 	current *call
 	small   []byte // payloads that are not data
@@ -77,12 +79,12 @@ func (r *receiver) one() error {
 		return err
 	}
 	switch magic := binary.BigEndian.Uint32(r.head[:]); {
-	case magic == magicSimpleReply && !r.c.info.Extended:
+	case magic == nbdproto.MagicSimpleReply && !r.c.info.Extended:
 		return r.simple()
-	case magic == magicStructuredReply && r.c.info.Structured && !r.c.info.Extended:
-		return r.structured(structuredReplySize)
-	case magic == magicExtendedReply && r.c.info.Extended:
-		return r.structured(extendedReplySize)
+	case magic == nbdproto.MagicStructuredReply && r.c.info.Structured && !r.c.info.Extended:
+		return r.structured(nbdproto.StructuredReplySize)
+	case magic == nbdproto.MagicExtendedReply && r.c.info.Extended:
+		return r.structured(nbdproto.ExtendedReplySize)
 	default:
 		return protocolError("reply magic %#x", magic)
 	}
@@ -132,7 +134,7 @@ func (r *receiver) release(finished bool) {
 }
 
 func (r *receiver) simple() error {
-	if _, err := io.ReadFull(r.r, r.head[4:simpleReplySize]); err != nil {
+	if _, err := io.ReadFull(r.r, r.head[4:nbdproto.SimpleReplySize]); err != nil {
 		return err
 	}
 	if err := r.claim(binary.BigEndian.Uint64(r.head[8:])); err != nil {
@@ -144,7 +146,7 @@ func (r *receiver) simple() error {
 		r.release(true)
 		return nil
 	}
-	if r.c.info.Structured || k.cmd != cmdRead {
+	if r.c.info.Structured || k.cmd != nbdproto.CmdRead {
 		return protocolError("a simple reply to a %s", k.op())
 	}
 	if err := r.data(0, k.n); err != nil {
@@ -173,11 +175,11 @@ func (r *receiver) structured(size int) error {
 		cookie: binary.BigEndian.Uint64(r.head[8:]),
 	}
 	n := uint64(binary.BigEndian.Uint32(r.head[16:]))
-	if size == extendedReplySize {
+	if size == nbdproto.ExtendedReplySize {
 		ch.off = binary.BigEndian.Uint64(r.head[16:])
 		n = binary.BigEndian.Uint64(r.head[24:])
 	}
-	if n > defaultMaxPayload+8 {
+	if n > nbdproto.MaxPayload+8 {
 		return protocolError("a reply with %d bytes", n)
 	}
 	ch.n = int64(n)
@@ -185,13 +187,13 @@ func (r *receiver) structured(size int) error {
 		return err
 	}
 	k := r.current
-	if size == extendedReplySize && ch.off != uint64(k.off) {
+	if size == nbdproto.ExtendedReplySize && ch.off != uint64(k.off) {
 		return protocolError("a reply for offset %d to a request for offset %d", ch.off, k.off)
 	}
 	if err := r.payload(&ch); err != nil {
 		return err
 	}
-	finished := ch.flags&replyFlagDone != 0
+	finished := ch.flags&nbdproto.ReplyFlagDone != 0
 	if finished {
 		if err := k.complete(); err != nil {
 			return err
@@ -204,18 +206,18 @@ func (r *receiver) structured(size int) error {
 // payload reads what follows a chunk's header.
 func (r *receiver) payload(ch *chunk) error {
 	switch {
-	case ch.typ == replyNone:
-		if ch.n != 0 || ch.flags&replyFlagDone == 0 {
+	case ch.typ == nbdproto.ReplyNone:
+		if ch.n != 0 || ch.flags&nbdproto.ReplyFlagDone == 0 {
 			return protocolError("an empty chunk that is not the last, or not empty")
 		}
 		return nil
-	case ch.typ == replyOffsetData:
+	case ch.typ == nbdproto.ReplyOffsetData:
 		return r.offsetData(ch)
-	case ch.typ == replyOffsetHole:
+	case ch.typ == nbdproto.ReplyOffsetHole:
 		return r.offsetHole(ch)
-	case ch.typ == replyBlockStatus && !r.c.info.Extended, ch.typ == replyBlockStatusExt && r.c.info.Extended:
+	case ch.typ == nbdproto.ReplyBlockStatus && !r.c.info.Extended, ch.typ == nbdproto.ReplyBlockStatusExt && r.c.info.Extended:
 		return r.blockStatus(ch)
-	case ch.typ&replyErrorBit != 0:
+	case ch.typ&nbdproto.ReplyErrorBit != 0:
 		return r.failure(ch)
 	}
 	return protocolError("a chunk of type %d", ch.typ)
@@ -266,7 +268,7 @@ func (r *receiver) blockStatus(ch *chunk) error {
 	if r.c.info.Extended {
 		head, each = 8, 16
 	}
-	if k.cmd != cmdBlockStatus || k.status || ch.n > maxStatusPayload || ch.n < head+each || (ch.n-head)%each != 0 {
+	if k.cmd != nbdproto.CmdBlockStatus || k.status || ch.n > maxStatusPayload || ch.n < head+each || (ch.n-head)%each != 0 {
 		return protocolError("a block status chunk of %d bytes in answer to a %s", ch.n, k.op())
 	}
 	p, err := r.take(ch.n)

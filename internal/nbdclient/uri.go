@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"lsad/internal/nbdproto"
 )
 
 // DefaultPort is the port that IANA registered for NBD.
@@ -57,8 +59,8 @@ func ParseURI(s string) (Target, error) {
 	switch {
 	case u.User != nil || u.Fragment != "":
 		return fail("user names and fragments have no meaning here")
-	case len(t.Export) > maxString:
-		return fail("the export's name has %d bytes, %d are possible", len(t.Export), maxString)
+	case len(t.Export) > nbdproto.MaxString:
+		return fail("the export's name has %d bytes, %d are possible", len(t.Export), nbdproto.MaxString)
 	case !t.TLS && (t.CertDir != "" || t.Hostname != ""):
 		return fail("certificates are for nbds: only")
 	}

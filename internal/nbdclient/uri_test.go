@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"lsad/internal/nbdproto"
 )
 
 func TestParseURI(t *testing.T) {
@@ -60,7 +62,7 @@ func FuzzParseURI(f *testing.F) {
 	f.Add("nbds://[::1]:10809/x?tls-hostname=a")
 	f.Fuzz(func(t *testing.T, s string) {
 		got, err := ParseURI(s)
-		if err == nil && (got.Address == "" || got.Network == "" || len(got.Export) > maxString) {
+		if err == nil && (got.Address == "" || got.Network == "" || len(got.Export) > nbdproto.MaxString) {
 			t.Errorf("%q: %+v", s, got)
 		}
 	})

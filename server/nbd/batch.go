@@ -1,6 +1,10 @@
 package nbd
 
-import "time"
+import (
+	"time"
+
+	"lsad/internal/nbdproto"
+)
 
 // writeBatch gathers the writes of a batch. Their data lie in the receive buffer.
 type writeBatch struct {
@@ -101,7 +105,7 @@ func (c *conn) runBatch(j *job) []byte {
 	for i := range w.reqs {
 		r := &w.reqs[i]
 		switch err := w.errs[i]; {
-		case err == nil && r.has(cmdFlagFUA):
+		case err == nil && r.has(nbdproto.CmdFlagFUA):
 			j.group = append(j.group, *r)
 			continue
 		case err != nil:
@@ -127,7 +131,7 @@ func (c *conn) wrote(r *request, cause error) error {
 	switch {
 	case cause != nil:
 		return c.failRequest(r, cause)
-	case r.has(cmdFlagFUA):
+	case r.has(nbdproto.CmdFlagFUA):
 		c.group = append(c.group, *r)
 		return nil
 	}

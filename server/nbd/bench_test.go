@@ -6,12 +6,14 @@ import (
 	"io"
 	"net"
 	"testing"
+
+	"lsad/internal/nbdproto"
 )
 
 // BenchmarkRequests measures 4 KiB requests over a real unix socket against a disk in memory, client included.
 // It must not allocate.
 func BenchmarkRequests(b *testing.B) {
-	for _, cmd := range []uint16{cmdRead, cmdWrite} {
+	for _, cmd := range []uint16{nbdproto.CmdRead, nbdproto.CmdWrite} {
 		for _, depth := range []int{1, 32} {
 			for _, waits := range []bool{false, true} {
 				op, _ := opOf(cmd)
@@ -40,13 +42,13 @@ func benchRequests(b *testing.B, cmd uint16, depth int, waits bool) {
 	c.enter(simple, "disk")
 
 	flags := uint16(0)
-	if waits && cmd == cmdWrite {
-		flags = cmdFlagFUA
+	if waits && cmd == nbdproto.CmdWrite {
+		flags = nbdproto.CmdFlagFUA
 	}
 	x := req{cmd: cmd, flags: flags, n: size}
-	replySize := simpleReplySize + size
-	if cmd == cmdWrite {
-		x.data, replySize = pattern(size, 1), simpleReplySize
+	replySize := nbdproto.SimpleReplySize + size
+	if cmd == nbdproto.CmdWrite {
+		x.data, replySize = pattern(size, 1), nbdproto.SimpleReplySize
 	}
 	var burst []byte
 	for range depth {
@@ -102,9 +104,9 @@ func TestNoAllocation(t *testing.T) {
 	}
 	r := newRig(t, nil)
 	c := r.enter(t, simple, "disk")
-	x := req{cmd: cmdWrite, data: pattern(4096, 1)}.bytes(simple)
-	x = append(x, req{cmd: cmdRead, n: 4096}.bytes(simple)...)
-	reply := make([]byte, 2*simpleReplySize+4096)
+	x := req{cmd: nbdproto.CmdWrite, data: pattern(4096, 1)}.bytes(simple)
+	x = append(x, req{cmd: nbdproto.CmdRead, n: 4096}.bytes(simple)...)
+	reply := make([]byte, 2*nbdproto.SimpleReplySize+4096)
 	allocs := testing.AllocsPerRun(2000, func() {
 		c.nc.Write(x)
 		io.ReadFull(c.nc, reply)

@@ -1,6 +1,10 @@
 package nbd
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"lsad/internal/nbdproto"
+)
 
 const (
 	// statusBuffer is the memory for one block status reply, in bytes. It bounds the number of ranges told
@@ -67,7 +71,7 @@ func (c *conn) statusReply(p []byte, r *request) (n int, err error) {
 		wanted &^= 1 << i
 		flags := uint16(0)
 		if wanted == 0 {
-			flags = replyFlagDone
+			flags = nbdproto.ReplyFlagDone
 		}
 		m, err := c.statusChunk(p[n:n+share], r, flags, &c.sess.contexts[i])
 		if err != nil {
@@ -133,11 +137,11 @@ func (l *rangeList) put() {
 }
 
 func (c *conn) statusChunk(p []byte, r *request, flags uint16, ctx *activeContext) (n int, err error) {
-	head, typ, fixed := structuredReplySize, uint16(replyBlockStatus), 4
+	head, typ, fixed := nbdproto.StructuredReplySize, uint16(nbdproto.ReplyBlockStatus), 4
 	if c.sess.extended {
-		head, typ, fixed = extendedReplySize, replyBlockStatusExt, 8
+		head, typ, fixed = nbdproto.ExtendedReplySize, nbdproto.ReplyBlockStatusExt, 8
 	}
-	l := rangeList{p: p[head+fixed:], extended: c.sess.extended, one: r.has(cmdFlagReqOne), left: r.n}
+	l := rangeList{p: p[head+fixed:], extended: c.sess.extended, one: r.has(nbdproto.CmdFlagReqOne), left: r.n}
 	if err := ctx.status(c.export, r.off, r.n, l.add); err != nil {
 		return 0, err
 	}

@@ -9,6 +9,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"lsad/internal/nbdproto"
 )
 
 // client is a client of our own: it can say what real ones would not, and speaks extended headers, which the
@@ -110,7 +112,7 @@ func (c *client) optReplies(opt uint32) []optReply {
 		r := optReply{typ: binary.BigEndian.Uint32(h[12:])}
 		r.data = c.read(int(binary.BigEndian.Uint32(h[16:])))
 		list = append(list, r)
-		if r.typ == repAck || r.typ >= 1<<31 {
+		if r.typ == nbdproto.RepAck || r.typ >= 1<<31 {
 			return list
 		}
 	}
@@ -119,7 +121,7 @@ func (c *client) optReplies(opt uint32) []optReply {
 // ack sends an option that must be answered with nothing but an ACK.
 func (c *client) ack(opt uint32, data []byte) {
 	c.t.Helper()
-	if r := c.option(opt, data); len(r) != 1 || r[0].typ != repAck {
+	if r := c.option(opt, data); len(r) != 1 || r[0].typ != nbdproto.RepAck {
 		c.t.Fatalf("option %d: %x", opt, r)
 	}
 }
@@ -146,11 +148,11 @@ func metaData(name string, queries ...string) []byte {
 func (c *client) setMeta(name string, queries ...string) {
 	c.t.Helper()
 	c.contexts = map[uint32]string{}
-	replies := c.option(optSetMetaContext, metaData(name, queries...))
+	replies := c.option(nbdproto.OptSetMetaContext, metaData(name, queries...))
 	for _, r := range replies[:len(replies)-1] {
 		c.contexts[binary.BigEndian.Uint32(r.data)] = string(r.data[4:])
 	}
-	if last := replies[len(replies)-1]; last.typ != repAck {
+	if last := replies[len(replies)-1]; last.typ != nbdproto.RepAck {
 		c.t.Fatalf("SET_META_CONTEXT: %#x %s", last.typ, last.data)
 	}
 }
@@ -158,13 +160,13 @@ func (c *client) setMeta(name string, queries ...string) {
 // enter negotiates the mode and begins transmission.
 func (c *client) enter(m mode, name string, queries ...string) {
 	c.t.Helper()
-	c.greet(flagFixedNewstyle | flagNoZeroes)
+	c.greet(nbdproto.FlagFixedNewstyle | nbdproto.FlagNoZeroes)
 	c.mode = m
 	switch m {
 	case structured:
-		c.ack(optStructuredReply, nil)
+		c.ack(nbdproto.OptStructuredReply, nil)
 	case extended:
-		c.ack(optExtendedHeaders, nil)
+		c.ack(nbdproto.OptExtendedHeaders, nil)
 	}
 	if len(queries) > 0 {
 		c.setMeta(name, queries...)
@@ -174,12 +176,12 @@ func (c *client) enter(m mode, name string, queries ...string) {
 
 func (c *client) goTo(name string) {
 	c.t.Helper()
-	replies := c.option(optGo, infoData(name))
+	replies := c.option(nbdproto.OptGo, infoData(name))
 	for _, r := range replies {
 		if r.typ >= 1<<31 {
 			c.t.Fatalf("GO: %#x %s", r.typ, r.data)
 		}
-		if r.typ == repInfo && binary.BigEndian.Uint16(r.data) == infoExport {
+		if r.typ == nbdproto.RepInfo && binary.BigEndian.Uint16(r.data) == nbdproto.InfoExport {
 			c.size = int64(binary.BigEndian.Uint64(r.data[2:]))
 			c.flags = binary.BigEndian.Uint16(r.data[10:])
 		}
@@ -205,7 +207,7 @@ func (r req) bytes(m mode) []byte {
 	}
 	if m == extended {
 		if r.data != nil {
-			r.flags |= cmdFlagPayloadLen
+			r.flags |= nbdproto.CmdFlagPayloadLen
 		}
 		p = binary.BigEndian.AppendUint32(p, 0x21e41c71)
 	} else {
@@ -236,7 +238,7 @@ type chunk struct {
 	data   []byte // payload, without a simple reply's
 }
 
-func (k chunk) done() bool { return k.simple || k.flags&replyFlagDone != 0 }
+func (k chunk) done() bool { return k.simple || k.flags&nbdproto.ReplyFlagDone != 0 }
 
 // chunk reads one message. The data of simple replies to reads are the caller's.
 func (c *client) chunk() (chunk, error) {
@@ -267,25 +269,25 @@ func (c *client) chunk() (chunk, error) {
 // checkChunk holds a chunk against the layout of its type.
 func (c *client) checkChunk(k *chunk) error {
 	n := len(k.data)
-	bad := k.flags&^replyFlagDone != 0
+	bad := k.flags&^nbdproto.ReplyFlagDone != 0
 	switch k.typ {
-	case replyNone:
+	case nbdproto.ReplyNone:
 		bad = bad || n != 0 || !k.done()
-	case replyOffsetData:
+	case nbdproto.ReplyOffsetData:
 		bad = bad || n < 9
-	case replyOffsetHole:
+	case nbdproto.ReplyOffsetHole:
 		bad = bad || n != 12 || binary.BigEndian.Uint32(k.data[8:]) == 0
-	case replyBlockStatus:
+	case nbdproto.ReplyBlockStatus:
 		bad = bad || c.mode != structured || n < 12 || (n-4)%8 != 0
-	case replyBlockStatusExt:
+	case nbdproto.ReplyBlockStatusExt:
 		bad = bad || c.mode != extended || n < 24 || (n-8)%16 != 0 || int(binary.BigEndian.Uint32(k.data[4:]))*16+8 != n
-	case replyError, replyErrorOffset:
+	case nbdproto.ReplyError, nbdproto.ReplyErrorOffset:
 		if n < 6 {
 			return fmt.Errorf("error chunk of %d bytes", n)
 		}
 		k.errno = binary.BigEndian.Uint32(k.data)
 		rest := n - 6 - int(binary.BigEndian.Uint16(k.data[4:]))
-		bad = bad || k.errno == 0 || k.typ == replyError && rest != 0 || k.typ == replyErrorOffset && rest != 8
+		bad = bad || k.errno == 0 || k.typ == nbdproto.ReplyError && rest != 0 || k.typ == nbdproto.ReplyErrorOffset && rest != 8
 	default:
 		bad = true
 	}
@@ -322,36 +324,36 @@ func (a *answer) gather(c *client, r req, k chunk) error {
 		if !k.simple {
 			n := int(binary.BigEndian.Uint16(k.data[4:]))
 			a.text = string(k.data[6 : 6+n])
-			if k.typ == replyErrorOffset {
+			if k.typ == nbdproto.ReplyErrorOffset {
 				a.errOff = binary.BigEndian.Uint64(k.data[6+n:])
 			}
 		}
 		return nil
 	}
-	if r.cmd == cmdRead && a.data == nil {
+	if r.cmd == nbdproto.CmdRead && a.data == nil {
 		a.data = make([]byte, r.n)
 	}
 	switch {
-	case k.simple && r.cmd == cmdRead:
+	case k.simple && r.cmd == nbdproto.CmdRead:
 		if c.mode != simple {
 			return errors.New("simple reply to a read")
 		}
 		_, err := io.ReadFull(c.nc, a.data)
 		return err
-	case k.typ == replyOffsetData || k.typ == replyOffsetHole:
+	case k.typ == nbdproto.ReplyOffsetData || k.typ == nbdproto.ReplyOffsetHole:
 		at := binary.BigEndian.Uint64(k.data) - r.off
 		n := uint64(len(k.data) - 8)
-		if k.typ == replyOffsetHole {
+		if k.typ == nbdproto.ReplyOffsetHole {
 			a.holes++
 			n = uint64(binary.BigEndian.Uint32(k.data[8:]))
 		}
-		if r.cmd != cmdRead || at > r.n || n > r.n-at {
+		if r.cmd != nbdproto.CmdRead || at > r.n || n > r.n-at {
 			return fmt.Errorf("content of %d bytes at %d in the reply to %+v", n, at, r)
 		}
-		if k.typ == replyOffsetData {
+		if k.typ == nbdproto.ReplyOffsetData {
 			copy(a.data[at:], k.data[8:])
 		}
-	case k.typ == replyBlockStatus || k.typ == replyBlockStatusExt:
+	case k.typ == nbdproto.ReplyBlockStatus || k.typ == nbdproto.ReplyBlockStatusExt:
 		a.gatherStatus(k)
 	}
 	return nil
@@ -362,7 +364,7 @@ func (a *answer) gatherStatus(k chunk) {
 		a.status = map[uint32][]extent{}
 	}
 	id := binary.BigEndian.Uint32(k.data)
-	if k.typ == replyBlockStatus {
+	if k.typ == nbdproto.ReplyBlockStatus {
 		for p := k.data[4:]; len(p) > 0; p = p[8:] {
 			a.status[id] = append(a.status[id], extent{uint64(binary.BigEndian.Uint32(p)), uint64(binary.BigEndian.Uint32(p[4:]))})
 		}
@@ -413,7 +415,7 @@ func (c *client) ok(r req) answer {
 // disconnect says goodbye and waits for the server to hang up.
 func (c *client) disconnect() {
 	c.t.Helper()
-	c.send(req{cmd: cmdDisc})
+	c.send(req{cmd: nbdproto.CmdDisc})
 	c.closed()
 }
 

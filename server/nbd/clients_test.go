@@ -13,6 +13,8 @@ import (
 
 	goclient "github.com/pojntfx/go-nbd/pkg/client"
 	"github.com/pojntfx/go-nbd/pkg/protocol"
+
+	"lsad/internal/nbdproto"
 )
 
 // tool skips the test where a program is missing.
@@ -42,8 +44,8 @@ func TestNbdinfo(t *testing.T) {
 	tool(t, "nbdinfo")
 	r := newRig(t, nil)
 	c := r.enter(t, simple, "disk")
-	c.ok(req{cmd: cmdWrite, off: 8192, data: pattern(4096, 0)})
-	c.ok(req{cmd: cmdWriteZeroes, flags: cmdFlagNoHole, off: 12288, n: 8192})
+	c.ok(req{cmd: nbdproto.CmdWrite, off: 8192, data: pattern(4096, 0)})
+	c.ok(req{cmd: nbdproto.CmdWriteZeroes, flags: nbdproto.CmdFlagNoHole, off: 12288, n: 8192})
 
 	var info struct {
 		Protocol   string
@@ -219,11 +221,11 @@ func TestGoNBD(t *testing.T) {
 // TestConstants compares the numbers that go-nbd knows too with ours.
 func TestConstants(t *testing.T) {
 	for ours, theirs := range map[uint64]uint64{
-		magicInit: protocol.NEGOTIATION_MAGIC_OLDSTYLE, magicOption: protocol.NEGOTIATION_MAGIC_OPTION,
-		magicOptionReply: protocol.NEGOTIATION_MAGIC_REPLY, magicRequest: uint64(protocol.TRANSMISSION_MAGIC_REQUEST),
-		magicSimpleReply: uint64(protocol.TRANSMISSION_MAGIC_REPLY), repErrUnsup: uint64(protocol.NEGOTIATION_TYPE_REPLY_ERR_UNSUPPORTED),
-		repErrUnknown: uint64(protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN), optGo: uint64(protocol.NEGOTIATION_ID_OPTION_GO),
-		flagCanMultiConn: uint64(protocol.NEGOTIATION_REPLY_FLAGS_CAN_MULTI_CONN),
+		nbdproto.MagicInit: protocol.NEGOTIATION_MAGIC_OLDSTYLE, nbdproto.MagicOption: protocol.NEGOTIATION_MAGIC_OPTION,
+		nbdproto.MagicOptionReply: protocol.NEGOTIATION_MAGIC_REPLY, nbdproto.MagicRequest: uint64(protocol.TRANSMISSION_MAGIC_REQUEST),
+		nbdproto.MagicSimpleReply: uint64(protocol.TRANSMISSION_MAGIC_REPLY), nbdproto.RepErrUnsup: uint64(protocol.NEGOTIATION_TYPE_REPLY_ERR_UNSUPPORTED),
+		nbdproto.RepErrUnknown: uint64(protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN), nbdproto.OptGo: uint64(protocol.NEGOTIATION_ID_OPTION_GO),
+		nbdproto.FlagCanMultiConn: uint64(protocol.NEGOTIATION_REPLY_FLAGS_CAN_MULTI_CONN),
 	} {
 		if ours != theirs {
 			t.Errorf("%#x, go-nbd has %#x", ours, theirs)

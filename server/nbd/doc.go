@@ -2,9 +2,9 @@
 //
 // It owns sockets, negotiation, request parsing, replies and the memory they take. What is served comes
 // through the interfaces Catalog and Export, declared here; the package knows nothing of how blocks are
-// stored and imports no other package of this module.
+// stored.
 //
-// Numbers and layouts come from the protocol's specification, doc/proto.md of NetworkBlockDevice/nbd
+// Layouts, and the numbers in package nbdproto, come from the protocol's specification, doc/proto.md of NetworkBlockDevice/nbd
 // (branch master), and for extended headers from the same file on its branch extension-ext-header.
 //
 // # A connection

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"syscall"
+
+	"lsad/internal/nbdproto"
 )
 
 // OffsetError is an error of an Export at a known place, which clients with structured replies are told.
@@ -25,20 +27,20 @@ type requestError struct {
 func (e *requestError) Error() string { return e.text }
 
 var (
-	errReadOnly     = &requestError{ePerm, "the export is read-only"}
-	errReadBounds   = &requestError{eInval, "the request reaches past the end of the export"}
-	errWriteBounds  = &requestError{eNoSpc, "the request reaches past the end of the export"}
-	errReadTooBig   = &requestError{eOverflow, "a read may be 32 MiB at most"}
-	errWriteTooBig  = &requestError{eInval, "a write may be 32 MiB at most"}
-	errBadCommand   = &requestError{eInval, "unknown command"}
-	errBadFlags     = &requestError{eInval, "a command flag is unknown or does not belong to this command"}
-	errNoPayload    = &requestError{eInval, "a write must carry the payload flag when extended headers are in use"}
-	errFlushRange   = &requestError{eInval, "offset and length of a flush must be zero"}
-	errNoContext    = &requestError{eInval, "no metadata context was negotiated for this export"}
-	errZeroStatus   = &requestError{eInval, "block status of zero bytes"}
-	errBadPayload   = &requestError{eInval, "malformed block status payload"}
-	errNotFast      = &requestError{eNotSup, "zeroing less than a block is no faster than writing it"}
-	errShuttingDown = &requestError{eShutdown, "the server is shutting down"}
+	errReadOnly     = &requestError{nbdproto.EPerm, "the export is read-only"}
+	errReadBounds   = &requestError{nbdproto.EInval, "the request reaches past the end of the export"}
+	errWriteBounds  = &requestError{nbdproto.ENoSpc, "the request reaches past the end of the export"}
+	errReadTooBig   = &requestError{nbdproto.EOverflow, "a read may be 32 MiB at most"}
+	errWriteTooBig  = &requestError{nbdproto.EInval, "a write may be 32 MiB at most"}
+	errBadCommand   = &requestError{nbdproto.EInval, "unknown command"}
+	errBadFlags     = &requestError{nbdproto.EInval, "a command flag is unknown or does not belong to this command"}
+	errNoPayload    = &requestError{nbdproto.EInval, "a write must carry the payload flag when extended headers are in use"}
+	errFlushRange   = &requestError{nbdproto.EInval, "offset and length of a flush must be zero"}
+	errNoContext    = &requestError{nbdproto.EInval, "no metadata context was negotiated for this export"}
+	errZeroStatus   = &requestError{nbdproto.EInval, "block status of zero bytes"}
+	errBadPayload   = &requestError{nbdproto.EInval, "malformed block status payload"}
+	errNotFast      = &requestError{nbdproto.ENotSup, "zeroing less than a block is no faster than writing it"}
+	errShuttingDown = &requestError{nbdproto.EShutdown, "the server is shutting down"}
 )
 
 // maxErrorText bounds the text of an error chunk, in bytes; the protocol allows 4096.
@@ -62,28 +64,28 @@ func errorCode(err error, fastZero bool) uint32 {
 	}
 	var errno syscall.Errno
 	if !errors.As(err, &errno) {
-		return eIO
+		return nbdproto.EIO
 	}
 	switch errno {
 	case syscall.EPERM, syscall.EACCES, syscall.EROFS:
-		return ePerm
+		return nbdproto.EPerm
 	case syscall.ENOMEM:
-		return eNoMem
+		return nbdproto.ENoMem
 	case syscall.EINVAL:
-		return eInval
+		return nbdproto.EInval
 	case syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG:
-		return eNoSpc
+		return nbdproto.ENoSpc
 	case syscall.EOVERFLOW:
-		return eOverflow
+		return nbdproto.EOverflow
 	case syscall.ENOTSUP:
 		if fastZero {
-			return eNotSup
+			return nbdproto.ENotSup
 		}
-		return eInval
+		return nbdproto.EInval
 	case syscall.ESHUTDOWN:
-		return eShutdown
+		return nbdproto.EShutdown
 	}
-	return eIO
+	return nbdproto.EIO
 }
 
 // errorOffset is the offset that err carries, if it lies within the request.

@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"lsad/internal/nbdproto"
 )
 
 // TestOpenErrors checks what a client hears when an export cannot be opened.
@@ -20,24 +22,24 @@ func TestOpenErrors(t *testing.T) {
 		err  error
 		want uint32
 	}{
-		{fmt.Errorf("wrapped: %w", ErrUnknownExport), repErrUnknown},
-		{syscall.EPERM, repErrPolicy},
-		{syscall.EACCES, repErrPolicy},
-		{fmt.Errorf("closing: %w", syscall.ESHUTDOWN), repErrShutdown},
-		{errors.New("cannot read the map"), repErrUnknown},
+		{fmt.Errorf("wrapped: %w", ErrUnknownExport), nbdproto.RepErrUnknown},
+		{syscall.EPERM, nbdproto.RepErrPolicy},
+		{syscall.EACCES, nbdproto.RepErrPolicy},
+		{fmt.Errorf("closing: %w", syscall.ESHUTDOWN), nbdproto.RepErrShutdown},
+		{errors.New("cannot read the map"), nbdproto.RepErrUnknown},
 	} {
 		cause = tc.err
 		c := r.dial(t)
-		c.greet(flagFixedNewstyle)
-		c.ack(optStructuredReply, nil)
+		c.greet(nbdproto.FlagFixedNewstyle)
+		c.ack(nbdproto.OptStructuredReply, nil)
 		for opt, data := range map[uint32][]byte{
-			optInfo: infoData("x"), optGo: infoData("x"), optSetMetaContext: metaData("x", "base:allocation"),
+			nbdproto.OptInfo: infoData("x"), nbdproto.OptGo: infoData("x"), nbdproto.OptSetMetaContext: metaData("x", "base:allocation"),
 		} {
 			if rep := c.option(opt, data); rep[0].typ != tc.want || len(rep[0].data) == 0 {
 				t.Errorf("%v, option %d: %#x %q", tc.err, opt, rep[0].typ, rep[0].data)
 			}
 		}
-		c.ack(optAbort, nil)
+		c.ack(nbdproto.OptAbort, nil)
 		c.closed()
 	}
 }
@@ -60,25 +62,25 @@ func TestErrorsWithoutMemory(t *testing.T) {
 	forModes(t, scant, func(t *testing.T, r *rig, m mode) {
 		c := r.enter(t, m, "disk")
 		for _, x := range []req{
-			{cmd: cmdRead, off: bad, n: 512}, {cmd: cmdRead, off: bad, n: 1 << 20},
-			{cmd: cmdWrite, off: bad, data: pattern(512, 0)}, {cmd: cmdWrite, off: bad - 1<<19, data: pattern(1<<20, 0)},
-			{cmd: cmdWrite, flags: cmdFlagFUA, off: bad - 1<<19, data: pattern(1<<20, 0)},
+			{cmd: nbdproto.CmdRead, off: bad, n: 512}, {cmd: nbdproto.CmdRead, off: bad, n: 1 << 20},
+			{cmd: nbdproto.CmdWrite, off: bad, data: pattern(512, 0)}, {cmd: nbdproto.CmdWrite, off: bad - 1<<19, data: pattern(1<<20, 0)},
+			{cmd: nbdproto.CmdWrite, flags: nbdproto.CmdFlagFUA, off: bad - 1<<19, data: pattern(1<<20, 0)},
 		} {
-			if a := c.do(x); a.errno != eIO {
+			if a := c.do(x); a.errno != nbdproto.EIO {
 				t.Errorf("command %d at %d: error %d", x.cmd, x.off, a.errno)
 			}
 		}
-		c.ok(req{cmd: cmdWriteZeroes, n: testSize})
-		c.ok(req{cmd: cmdCache, n: testSize}) // a hint, ignored
-		late := req{cmd: cmdRead, n: bad + 1}
+		c.ok(req{cmd: nbdproto.CmdWriteZeroes, n: testSize})
+		c.ok(req{cmd: nbdproto.CmdCache, n: testSize}) // a hint, ignored
+		late := req{cmd: nbdproto.CmdRead, n: bad + 1}
 		if m != simple {
-			if a := c.do(late); a.errno != eIO {
+			if a := c.do(late); a.errno != nbdproto.EIO {
 				t.Errorf("late error: %d", a.errno)
 			}
-			if a := c.do(req{cmd: cmdRead, flags: cmdFlagDF, n: bad}); a.errno != eOverflow {
+			if a := c.do(req{cmd: nbdproto.CmdRead, flags: nbdproto.CmdFlagDF, n: bad}); a.errno != nbdproto.EOverflow {
 				t.Errorf("long read with DF: error %d", a.errno)
 			}
-			c.ok(req{cmd: cmdRead, flags: cmdFlagDF, n: 65536})
+			c.ok(req{cmd: nbdproto.CmdRead, flags: nbdproto.CmdFlagDF, n: 65536})
 			c.disconnect()
 			return
 		}
@@ -107,19 +109,19 @@ func TestErrorOfASlowWrite(t *testing.T) {
 		}
 	}, func(t *testing.T, r *rig, m mode) {
 		c := r.enter(t, m, "disk")
-		c.ok(req{cmd: cmdWrite, data: pattern(512, 0)})
+		c.ok(req{cmd: nbdproto.CmdWrite, data: pattern(512, 0)})
 		var burst []byte
 		for i := range uint64(4) {
-			x := req{cmd: cmdWrite, cookie: i, off: i * 4096, data: pattern(512, 0)}
+			x := req{cmd: nbdproto.CmdWrite, cookie: i, off: i * 4096, data: pattern(512, 0)}
 			if i == 2 {
-				x.flags = cmdFlagFUA
+				x.flags = nbdproto.CmdFlagFUA
 			}
 			burst = append(burst, x.bytes(m)...)
 		}
 		c.write(burst)
 		for range 4 {
 			k, err := c.chunk()
-			if err != nil || (k.errno == eNoSpc) != (k.cookie == 1) {
+			if err != nil || (k.errno == nbdproto.ENoSpc) != (k.cookie == 1) {
 				t.Errorf("%+v, %v", k, err)
 			}
 		}
@@ -134,13 +136,13 @@ func TestLongQueue(t *testing.T) {
 	var all []byte
 	const n = 250
 	for i := range uint64(n) {
-		all = append(all, req{cmd: cmdRead, cookie: i, n: 512}.bytes(simple)...)
+		all = append(all, req{cmd: nbdproto.CmdRead, cookie: i, n: 512}.bytes(simple)...)
 	}
 	c.write(all)
 	eventually(t, "the queue", func() bool { return r.Connections()[0].InFlight == n })
 	close(g.open)
 	for i := range uint64(n) {
-		c.answer(req{cmd: cmdRead, cookie: i, n: 512}) // one worker keeps the order
+		c.answer(req{cmd: nbdproto.CmdRead, cookie: i, n: 512}) // one worker keeps the order
 	}
 	c.disconnect()
 }
@@ -162,7 +164,7 @@ func TestShutdownTCP(t *testing.T) {
 	nc.SetDeadline(time.Now().Add(testDeadline))
 	c := &client{t: t, nc: nc}
 	c.enter(simple, "disk")
-	c.send(req{cmd: cmdRead, cookie: 1, n: 4096})
+	c.send(req{cmd: nbdproto.CmdRead, cookie: 1, n: 4096})
 	<-g.entered
 	done := make(chan error)
 	go func() { done <- r.Shutdown(context.Background()) }()
@@ -176,7 +178,7 @@ func TestShutdownTCP(t *testing.T) {
 		return false
 	})
 	for i := range uint64(10) {
-		c.send(req{cmd: cmdRead, cookie: 100 + i, n: 4096}) // too late
+		c.send(req{cmd: nbdproto.CmdRead, cookie: 100 + i, n: 4096}) // too late
 	}
 	close(g.open)
 	for answered := false; !answered; { // one of the others may have slipped in

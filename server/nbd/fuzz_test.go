@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"lsad/internal/nbdproto"
 	"lsad/server/nbd/memexport"
 )
 
@@ -59,13 +60,13 @@ func FuzzHandshake(f *testing.F) {
 	hello := []byte{0, 0, 0, 3}
 	for _, opts := range [][]byte{
 		nil,
-		option(optExportName, []byte("disk")),
-		append(option(optStructuredReply, nil), option(optGo, infoData("disk", 1, 2, 3))...),
-		append(option(optExtendedHeaders, nil), option(optSetMetaContext, metaData("disk", "base:allocation"))...),
-		option(optListMetaContext, metaData("disk", "base:")),
-		append(option(optList, nil), option(optAbort, nil)...),
-		option(optStartTLS, nil),
-		option(optInfo, []byte{0, 0, 0xff, 0xff, 'd'}),
+		option(nbdproto.OptExportName, []byte("disk")),
+		append(option(nbdproto.OptStructuredReply, nil), option(nbdproto.OptGo, infoData("disk", 1, 2, 3))...),
+		append(option(nbdproto.OptExtendedHeaders, nil), option(nbdproto.OptSetMetaContext, metaData("disk", "base:allocation"))...),
+		option(nbdproto.OptListMetaContext, metaData("disk", "base:")),
+		append(option(nbdproto.OptList, nil), option(nbdproto.OptAbort, nil)...),
+		option(nbdproto.OptStartTLS, nil),
+		option(nbdproto.OptInfo, []byte{0, 0, 0xff, 0xff, 'd'}),
 		option(4242, make([]byte, 100)),
 	} {
 		f.Add(append(hello[:4:4], opts...))
@@ -75,24 +76,24 @@ func FuzzHandshake(f *testing.F) {
 
 func FuzzRequests(f *testing.F) {
 	for i, m := range modes {
-		f.Add(uint8(i), req{cmd: cmdRead, n: 4096}.bytes(m))
-		f.Add(uint8(i), req{cmd: cmdRead, flags: cmdFlagDF, n: 100 << 10}.bytes(m))
-		f.Add(uint8(i), append(req{cmd: cmdWrite, data: []byte("data")}.bytes(m), req{cmd: cmdFlush}.bytes(m)...))
-		f.Add(uint8(i), req{cmd: cmdWriteZeroes, flags: cmdFlagFastZero | cmdFlagNoHole, off: 1, n: 9000}.bytes(m))
-		f.Add(uint8(i), req{cmd: cmdTrim, flags: cmdFlagFUA, n: 1 << 19}.bytes(m))
-		f.Add(uint8(i), req{cmd: cmdBlockStatus, flags: cmdFlagReqOne, n: 1 << 20}.bytes(m))
-		f.Add(uint8(i), req{cmd: cmdBlockStatus, data: []byte{0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 1}}.bytes(m))
-		f.Add(uint8(i), req{cmd: cmdCache, n: 1 << 20}.bytes(m))
-		f.Add(uint8(i), append(req{cmd: cmdWrite, data: make([]byte, 70<<10)}.bytes(m), req{cmd: cmdDisc}.bytes(m)...))
+		f.Add(uint8(i), req{cmd: nbdproto.CmdRead, n: 4096}.bytes(m))
+		f.Add(uint8(i), req{cmd: nbdproto.CmdRead, flags: nbdproto.CmdFlagDF, n: 100 << 10}.bytes(m))
+		f.Add(uint8(i), append(req{cmd: nbdproto.CmdWrite, data: []byte("data")}.bytes(m), req{cmd: nbdproto.CmdFlush}.bytes(m)...))
+		f.Add(uint8(i), req{cmd: nbdproto.CmdWriteZeroes, flags: nbdproto.CmdFlagFastZero | nbdproto.CmdFlagNoHole, off: 1, n: 9000}.bytes(m))
+		f.Add(uint8(i), req{cmd: nbdproto.CmdTrim, flags: nbdproto.CmdFlagFUA, n: 1 << 19}.bytes(m))
+		f.Add(uint8(i), req{cmd: nbdproto.CmdBlockStatus, flags: nbdproto.CmdFlagReqOne, n: 1 << 20}.bytes(m))
+		f.Add(uint8(i), req{cmd: nbdproto.CmdBlockStatus, data: []byte{0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 1}}.bytes(m))
+		f.Add(uint8(i), req{cmd: nbdproto.CmdCache, n: 1 << 20}.bytes(m))
+		f.Add(uint8(i), append(req{cmd: nbdproto.CmdWrite, data: make([]byte, 70<<10)}.bytes(m), req{cmd: nbdproto.CmdDisc}.bytes(m)...))
 	}
 	f.Fuzz(func(t *testing.T, kind uint8, p []byte) {
 		m := modes[int(kind)%len(modes)]
 		start := []byte{0, 0, 0, 3}
 		if m != simple {
-			start = append(start, option(map[mode]uint32{structured: optStructuredReply, extended: optExtendedHeaders}[m], nil)...)
-			start = append(start, option(optSetMetaContext, metaData("disk", "base:allocation"))...)
+			start = append(start, option(map[mode]uint32{structured: nbdproto.OptStructuredReply, extended: nbdproto.OptExtendedHeaders}[m], nil)...)
+			start = append(start, option(nbdproto.OptSetMetaContext, metaData("disk", "base:allocation"))...)
 		}
-		start = append(start, option(optGo, infoData("disk"))...)
+		start = append(start, option(nbdproto.OptGo, infoData("disk"))...)
 		serveBytes(t, append(start, p...))
 	})
 }

@@ -8,6 +8,8 @@ import (
 	"net"
 	"os"
 	"syscall"
+
+	"lsad/internal/nbdproto"
 )
 
 const (
@@ -76,9 +78,9 @@ func (h *handshake) dropExport() {
 
 func (h *handshake) greet() error {
 	var hello [18]byte
-	binary.BigEndian.PutUint64(hello[0:], magicInit)
-	binary.BigEndian.PutUint64(hello[8:], magicOption)
-	binary.BigEndian.PutUint16(hello[16:], flagFixedNewstyle|flagNoZeroes)
+	binary.BigEndian.PutUint64(hello[0:], nbdproto.MagicInit)
+	binary.BigEndian.PutUint64(hello[8:], nbdproto.MagicOption)
+	binary.BigEndian.PutUint16(hello[16:], nbdproto.FlagFixedNewstyle|nbdproto.FlagNoZeroes)
 	if _, err := h.c.nc.Write(hello[:]); err != nil {
 		return goneAtOnce(err)
 	}
@@ -87,7 +89,7 @@ func (h *handshake) greet() error {
 		return goneAtOnce(err)
 	}
 	h.flags = binary.BigEndian.Uint32(flags[:])
-	if unknown := h.flags &^ (flagFixedNewstyle | flagNoZeroes); unknown != 0 {
+	if unknown := h.flags &^ (nbdproto.FlagFixedNewstyle | nbdproto.FlagNoZeroes); unknown != 0 {
 		return fmt.Errorf("unknown client flags %#x", unknown)
 	}
 	return nil
@@ -107,7 +109,7 @@ func (h *handshake) readOption() (opt uint32, err error) {
 	if _, err := io.ReadFull(h.c.nc, head[:]); err != nil {
 		return 0, goneAtOnce(err)
 	}
-	if magic := binary.BigEndian.Uint64(head[:]); magic != magicOption {
+	if magic := binary.BigEndian.Uint64(head[:]); magic != nbdproto.MagicOption {
 		return 0, fmt.Errorf("wrong option magic %#x", magic)
 	}
 	opt = binary.BigEndian.Uint32(head[8:])
@@ -137,7 +139,7 @@ func (h *handshake) reply(opt, typ uint32, data ...[]byte) {
 	for _, d := range data {
 		n += len(d)
 	}
-	h.out = binary.BigEndian.AppendUint64(h.out, magicOptionReply)
+	h.out = binary.BigEndian.AppendUint64(h.out, nbdproto.MagicOptionReply)
 	h.out = binary.BigEndian.AppendUint32(h.out, opt)
 	h.out = binary.BigEndian.AppendUint32(h.out, typ)
 	h.out = binary.BigEndian.AppendUint32(h.out, uint32(n))

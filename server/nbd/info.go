@@ -5,21 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"lsad/internal/nbdproto"
 )
 
 // transmissionFlags tells the client what it may do with an export.
 func (h *handshake) transmissionFlags(e Export, name string) uint16 {
-	flags := uint16(flagHasFlags | flagSendFlush | flagSendFUA | flagCanMultiConn | flagSendCache)
+	flags := uint16(nbdproto.FlagHasFlags | nbdproto.FlagSendFlush | nbdproto.FlagSendFUA | nbdproto.FlagCanMultiConn | nbdproto.FlagSendCache)
 	if e.ReadOnly() {
-		flags |= flagReadOnly
+		flags |= nbdproto.FlagReadOnly
 	} else {
-		flags |= flagSendTrim | flagSendWriteZeroes | flagSendFastZero
+		flags |= nbdproto.FlagSendTrim | nbdproto.FlagSendWriteZeroes | nbdproto.FlagSendFastZero
 	}
 	if h.sess.structured || h.sess.extended {
-		flags |= flagSendDF
+		flags |= nbdproto.FlagSendDF
 	}
 	if h.sess.extended && len(h.sess.contexts) > 0 && h.metaFor == name {
-		flags |= flagBlockStatusPayload
+		flags |= nbdproto.FlagBlockStatusPayload
 	}
 	return flags
 }
@@ -45,7 +47,7 @@ func (h *handshake) exportName() error {
 	}
 	h.out = binary.BigEndian.AppendUint64(h.out, uint64(e.Size()))
 	h.out = binary.BigEndian.AppendUint16(h.out, h.transmissionFlags(e, name))
-	if h.flags&flagNoZeroes == 0 {
+	if h.flags&nbdproto.FlagNoZeroes == 0 {
 		h.out = append(h.out, make([]byte, 124)...)
 	}
 	h.begin(e, name)
@@ -59,7 +61,7 @@ func (h *handshake) info(opt uint32) error {
 	}
 	name, wanted, err := parseInfo(h.data)
 	if err != nil {
-		h.refuse(opt, repErrInvalid, "%w", err)
+		h.refuse(opt, nbdproto.RepErrInvalid, "%w", err)
 		return nil
 	}
 	e, rep, err := h.open(name)
@@ -68,8 +70,8 @@ func (h *handshake) info(opt uint32) error {
 		return nil
 	}
 	h.replyInfos(opt, e, name, wanted)
-	h.reply(opt, repAck)
-	if opt == optGo {
+	h.reply(opt, nbdproto.RepAck)
+	if opt == nbdproto.OptGo {
 		h.begin(e, name)
 		return nil
 	}
@@ -83,7 +85,7 @@ func (h *handshake) info(opt uint32) error {
 // The protocol calls that invalid; but that client also does not claim fixed newstyle, without which there
 // is no GO at all, so that nobody who keeps to the protocol gets here.
 func (h *handshake) repairGo(opt uint32) error {
-	if opt != optGo || len(h.data) != 0 || h.flags&flagFixedNewstyle != 0 {
+	if opt != nbdproto.OptGo || len(h.data) != 0 || h.flags&nbdproto.FlagFixedNewstyle != 0 {
 		return nil
 	}
 	h.data = append(h.data[:0], 0, 0, 0, 0)
@@ -91,7 +93,7 @@ func (h *handshake) repairGo(opt uint32) error {
 		return err
 	}
 	n := binary.BigEndian.Uint32(h.data)
-	if n > maxString {
+	if n > nbdproto.MaxString {
 		return fmt.Errorf("option GO of length 0, followed by %d", n)
 	}
 	h.data = append(h.data, make([]byte, n+2)...)
@@ -120,19 +122,19 @@ func parseInfo(data []byte) (name string, wanted []byte, err error) {
 // A client that does not know block sizes ignores them.
 func (h *handshake) replyInfos(opt uint32, e Export, name string, wanted []byte) {
 	var b [14]byte
-	binary.BigEndian.PutUint16(b[0:], infoExport)
+	binary.BigEndian.PutUint16(b[0:], nbdproto.InfoExport)
 	binary.BigEndian.PutUint64(b[2:], uint64(e.Size()))
 	binary.BigEndian.PutUint16(b[10:], h.transmissionFlags(e, name))
-	h.reply(opt, repInfo, b[:12])
+	h.reply(opt, nbdproto.RepInfo, b[:12])
 
-	binary.BigEndian.PutUint16(b[0:], infoBlockSize)
+	binary.BigEndian.PutUint16(b[0:], nbdproto.InfoBlockSize)
 	binary.BigEndian.PutUint32(b[2:], MinBlockSize)
 	binary.BigEndian.PutUint32(b[6:], PreferredBlockSize)
 	binary.BigEndian.PutUint32(b[10:], MaxPayload)
-	h.reply(opt, repInfo, b[:14])
+	h.reply(opt, nbdproto.RepInfo, b[:14])
 
 	about := describe(e, name)
-	sent := [4]bool{infoExport: true, infoBlockSize: true}
+	sent := [4]bool{nbdproto.InfoExport: true, nbdproto.InfoBlockSize: true}
 	for ; len(wanted) > 0; wanted = wanted[2:] {
 		typ := binary.BigEndian.Uint16(wanted)
 		if int(typ) >= len(sent) || sent[typ] {
@@ -140,10 +142,10 @@ func (h *handshake) replyInfos(opt uint32, e Export, name string, wanted []byte)
 		}
 		sent[typ] = true
 		text := about.Name
-		if typ == infoDescription {
+		if typ == nbdproto.InfoDescription {
 			text = about.Description
 		}
 		binary.BigEndian.PutUint16(b[0:], typ)
-		h.reply(opt, repInfo, b[:2], []byte(text))
+		h.reply(opt, nbdproto.RepInfo, b[:2], []byte(text))
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"lsad/internal/nbdproto"
 )
 
 // TestConnectionLimit fills a server with connections. Those over the limit are turned away, and there is room
@@ -72,7 +74,7 @@ func TestSilentNegotiation(t *testing.T) {
 	r := newRig(t, func(c *Config, _ *shelf) { c.HandshakeTimeout = time.Second })
 	nothing, half := r.dial(t), r.dial(t)
 	half.greet(0)
-	half.write(option(optInfo, infoData("disk"))[:20]) // half an option
+	half.write(option(nbdproto.OptInfo, infoData("disk"))[:20]) // half an option
 	nothing.expectDrop(18)
 	half.expectDrop(0)
 }
@@ -82,12 +84,12 @@ func TestSilentNegotiation(t *testing.T) {
 func TestSilentClients(t *testing.T) {
 	r := newRig(t, func(c *Config, _ *shelf) { c.StallTimeout = 500 * time.Millisecond })
 	idle := r.enter(t, structured, "disk")
-	idle.ok(req{cmd: cmdRead, n: 4096})
+	idle.ok(req{cmd: nbdproto.CmdRead, n: 4096})
 	var silent []*client
 	for _, part := range [][]byte{
-		req{cmd: cmdRead, n: 4096}.bytes(structured)[:27],
-		req{cmd: cmdWrite, data: pattern(4096, 0)}.bytes(structured)[:200],
-		req{cmd: cmdWrite, data: pattern(1<<20, 0)}.bytes(structured)[:200<<10],
+		req{cmd: nbdproto.CmdRead, n: 4096}.bytes(structured)[:27],
+		req{cmd: nbdproto.CmdWrite, data: pattern(4096, 0)}.bytes(structured)[:200],
+		req{cmd: nbdproto.CmdWrite, data: pattern(1<<20, 0)}.bytes(structured)[:200<<10],
 	} {
 		c := r.enter(t, structured, "disk")
 		c.write(part)
@@ -99,7 +101,7 @@ func TestSilentClients(t *testing.T) {
 	if n := r.Stats().Stalled; n != 3 {
 		t.Errorf("%d stalled clients counted", n)
 	}
-	idle.ok(req{cmd: cmdRead, n: 4096})
+	idle.ok(req{cmd: nbdproto.CmdRead, n: 4096})
 	idle.disconnect()
 }
 
@@ -116,7 +118,7 @@ func TestSlowSender(t *testing.T) {
 	stall := time.Second
 	r := newRig(t, func(c *Config, _ *shelf) { c.StallTimeout = stall })
 	c := r.enter(t, structured, "disk")
-	x := req{cmd: cmdWrite, data: pattern(parts*2*minProgress, 0)}
+	x := req{cmd: nbdproto.CmdWrite, data: pattern(parts*2*minProgress, 0)}
 	p := x.bytes(structured)
 	for len(p) > 0 {
 		n := min(len(p), 2*minProgress)
@@ -144,14 +146,14 @@ func TestClientThatDoesNotRead(t *testing.T) {
 		if i%3 == 0 {
 			n = 1 << 20
 		}
-		reqs = append(reqs, req{cmd: cmdRead, flags: cmdFlagDF & -uint16(i&1), cookie: i, n: n}.bytes(structured)...)
+		reqs = append(reqs, req{cmd: nbdproto.CmdRead, flags: nbdproto.CmdFlagDF & -uint16(i&1), cookie: i, n: n}.bytes(structured)...)
 	}
 	fill := pattern(testSize, 9)
-	deaf.ok(req{cmd: cmdWrite, data: fill})
+	deaf.ok(req{cmd: nbdproto.CmdWrite, data: fill})
 	deaf.write(reqs)
 	other := r.enter(t, structured, "disk")
 	for range 50 {
-		if a := other.ok(req{cmd: cmdRead, n: 1 << 20}); len(a.data) != 1<<20 || a.data[77] != fill[77] {
+		if a := other.ok(req{cmd: nbdproto.CmdRead, n: 1 << 20}); len(a.data) != 1<<20 || a.data[77] != fill[77] {
 			t.Fatal("wrong data")
 		}
 		if s := r.Stats(); s.BufferBytes > 8<<20 {
@@ -162,7 +164,7 @@ func TestClientThatDoesNotRead(t *testing.T) {
 		}
 	}
 	eventually(t, "the deaf client to be dropped", func() bool { return r.Stats().Stalled == 1 })
-	other.ok(req{cmd: cmdRead, n: 4096})
+	other.ok(req{cmd: nbdproto.CmdRead, n: 4096})
 	other.disconnect()
 }
 
@@ -174,11 +176,11 @@ func TestVanishingClients(t *testing.T) {
 		cmd := uint16(i % 8)
 		x := req{cmd: cmd, cookie: i, n: 256 << 10}
 		switch cmd {
-		case cmdDisc:
+		case nbdproto.CmdDisc:
 			continue
-		case cmdWrite:
+		case nbdproto.CmdWrite:
 			x.data = pattern(int(i)<<12, 0)
-		case cmdFlush:
+		case nbdproto.CmdFlush:
 			x.n = 0
 		}
 		reqs = append(reqs, x.bytes(extended)...)
@@ -230,12 +232,12 @@ func (f catalogFunc) Open(name string, c Client) (Export, error) { return f(name
 func TestOutOfOrder(t *testing.T) {
 	r, g := gated(t, nil)
 	c := r.enter(t, structured, "disk")
-	slow := req{cmd: cmdRead, cookie: 1, n: 4096}
+	slow := req{cmd: nbdproto.CmdRead, cookie: 1, n: 4096}
 	c.send(slow)
 	<-g.entered
 	for i := range uint64(10) {
-		c.ok(req{cmd: cmdWrite, cookie: 10 + i, data: []byte("x")})
-		c.ok(req{cmd: cmdFlush, cookie: 20 + i})
+		c.ok(req{cmd: nbdproto.CmdWrite, cookie: 10 + i, data: []byte("x")})
+		c.ok(req{cmd: nbdproto.CmdFlush, cookie: 20 + i})
 	}
 	close(g.open)
 	if a := c.answer(slow); a.errno != 0 {
@@ -276,12 +278,12 @@ func testSlowWrites(t *testing.T, m mode) {
 		})
 	})
 	c := r.enter(t, m, "disk")
-	c.ok(req{cmd: cmdWrite, data: pattern(512, 0)}) // teaches the server that writes are slow
+	c.ok(req{cmd: nbdproto.CmdWrite, data: pattern(512, 0)}) // teaches the server that writes are slow
 	g.shut.Store(true)
 	var burst []byte
 	var want []req
 	for i := range uint64(8) {
-		x := req{cmd: cmdWrite, cookie: 100 + i, flags: uint16(i&1) * cmdFlagFUA, off: 4096 * i, data: pattern(4096, byte(i))}
+		x := req{cmd: nbdproto.CmdWrite, cookie: 100 + i, flags: uint16(i&1) * nbdproto.CmdFlagFUA, off: 4096 * i, data: pattern(4096, byte(i))}
 		want = append(want, x)
 		burst = append(burst, x.bytes(m)...)
 	}
@@ -289,7 +291,7 @@ func testSlowWrites(t *testing.T, m mode) {
 	c.write(burst[:len(burst)-1000])
 	<-g.entered
 	c.write(burst[len(burst)-1000:])
-	c.ok(req{cmd: cmdRead, cookie: 7, off: 1 << 20, n: 4096})
+	c.ok(req{cmd: nbdproto.CmdRead, cookie: 7, off: 1 << 20, n: 4096})
 	close(g.open)
 	got := map[uint64]bool{}
 	for range want {
@@ -300,7 +302,7 @@ func testSlowWrites(t *testing.T, m mode) {
 		got[k.cookie] = true
 	}
 	for _, x := range want {
-		if a := c.ok(req{cmd: cmdRead, off: x.off, n: 4096}); string(a.data) != string(x.data) {
+		if a := c.ok(req{cmd: nbdproto.CmdRead, off: x.off, n: 4096}); string(a.data) != string(x.data) {
 			t.Errorf("wrong data at %d", x.off)
 		}
 	}
@@ -313,7 +315,7 @@ func TestInFlightLimit(t *testing.T) {
 	c := r.enter(t, simple, "disk")
 	var all []byte
 	for i := range uint64(20) {
-		all = append(all, req{cmd: cmdRead, cookie: i, n: 4096}.bytes(simple)...)
+		all = append(all, req{cmd: nbdproto.CmdRead, cookie: i, n: 4096}.bytes(simple)...)
 	}
 	c.write(all)
 	<-g.entered
@@ -323,7 +325,7 @@ func TestInFlightLimit(t *testing.T) {
 		t.Error("more workers than allowed")
 	}
 	close(g.open)
-	c.read(20 * (simpleReplySize + 4096))
+	c.read(20 * (nbdproto.SimpleReplySize + 4096))
 	c.disconnect()
 }
 
@@ -333,7 +335,7 @@ func TestShutdown(t *testing.T) {
 	c, idle := r.enter(t, structured, "disk"), r.enter(t, structured, "disk")
 	negotiating := r.dial(t)
 	negotiating.read(18)
-	slow := req{cmd: cmdRead, cookie: 1, n: 4096}
+	slow := req{cmd: nbdproto.CmdRead, cookie: 1, n: 4096}
 	c.send(slow)
 	<-g.entered
 	done := make(chan error)
@@ -363,10 +365,10 @@ func TestShutdown(t *testing.T) {
 func TestShutdownOutOfTime(t *testing.T) {
 	r, g := gated(t, func(c *Config) { c.Workers = 1 })
 	c := r.enter(t, structured, "disk")
-	c.send(req{cmd: cmdRead, cookie: 1, n: 4096})
+	c.send(req{cmd: nbdproto.CmdRead, cookie: 1, n: 4096})
 	<-g.entered
-	c.send(req{cmd: cmdRead, cookie: 2, n: 4096})
-	c.send(req{cmd: cmdFlush, cookie: 3})
+	c.send(req{cmd: nbdproto.CmdRead, cookie: 2, n: 4096})
+	c.send(req{cmd: nbdproto.CmdFlush, cookie: 3})
 	eventually(t, "the requests to be received", func() bool { return r.Connections()[0].InFlight == 3 })
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -381,7 +383,7 @@ func TestShutdownOutOfTime(t *testing.T) {
 		return false
 	})
 	close(g.open)
-	want := map[uint64]uint32{1: 0, 2: eShutdown, 3: eShutdown}
+	want := map[uint64]uint32{1: 0, 2: nbdproto.EShutdown, 3: nbdproto.EShutdown}
 	for len(want) > 0 {
 		k, err := c.chunk()
 		if err != nil {
@@ -411,7 +413,7 @@ func TestServeEndsWithContext(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	c.ok(req{cmd: cmdRead, n: 1}) // other listeners and connections go on
+	c.ok(req{cmd: nbdproto.CmdRead, n: 1}) // other listeners and connections go on
 	if err := r.Serve(context.Background(), l); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("serving a closed listener: %v", err)
 	}
@@ -423,8 +425,8 @@ func TestIdleMemory(t *testing.T) {
 	const n = 200
 	for range n {
 		c := r.enter(t, structured, "disk")
-		c.ok(req{cmd: cmdWrite, data: pattern(4096, 0)})
-		c.ok(req{cmd: cmdRead, n: 64 << 10})
+		c.ok(req{cmd: nbdproto.CmdWrite, data: pattern(4096, 0)})
+		c.ok(req{cmd: nbdproto.CmdRead, n: 64 << 10})
 	}
 	heap := func() uint64 {
 		var ms runtime.MemStats
@@ -450,9 +452,9 @@ func TestConcurrentClients(t *testing.T) {
 				c.enter(modes[i%3], "disk")
 				base := uint64(i) << 18
 				p := pattern(100<<10, byte(i))
-				c.send(req{cmd: cmdWrite, flags: cmdFlagFUA, off: base, data: p})
-				c.answer(req{cmd: cmdWrite, off: base})
-				a := c.do(req{cmd: cmdRead, off: base, n: uint64(len(p))})
+				c.send(req{cmd: nbdproto.CmdWrite, flags: nbdproto.CmdFlagFUA, off: base, data: p})
+				c.answer(req{cmd: nbdproto.CmdWrite, off: base})
+				a := c.do(req{cmd: nbdproto.CmdRead, off: base, n: uint64(len(p))})
 				if string(a.data) != string(p) {
 					t.Error("wrong data")
 				}

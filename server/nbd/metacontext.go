@@ -1,5 +1,7 @@
 package nbd
 
+import "lsad/internal/nbdproto"
+
 // metaContext is a kind of information about ranges that clients may ask for with BLOCK_STATUS. To add one,
 // add it to metaContexts.
 type metaContext struct {
@@ -11,7 +13,7 @@ type metaContext struct {
 }
 
 var metaContexts = []metaContext{
-	{name: "base:allocation", status: allocation},
+	{name: nbdproto.ContextAllocation, status: allocation},
 }
 
 // activeContext is a metadata context that a client selected.
@@ -25,10 +27,10 @@ func allocation(e Export, off, n int64, emit func(n int64, flags uint64) bool) e
 	return e.Extents(off, n, func(n int64, hole, zero bool) bool {
 		flags := uint64(0)
 		if hole {
-			flags |= stateHole
+			flags |= nbdproto.StateHole
 		}
 		if zero {
-			flags |= stateZero
+			flags |= nbdproto.StateZero
 		}
 		return emit(n, flags)
 	})

@@ -4,21 +4,23 @@ import (
 	"encoding/binary"
 	"errors"
 	"strings"
+
+	"lsad/internal/nbdproto"
 )
 
 // metaContext answers LIST_META_CONTEXT and SET_META_CONTEXT.
 func (h *handshake) metaContext(opt uint32) {
-	set := opt == optSetMetaContext
+	set := opt == nbdproto.OptSetMetaContext
 	if set { // what was selected before is gone even if this fails
 		h.sess.contexts, h.metaFor = nil, ""
 	}
 	if !h.sess.structured && !h.sess.extended {
-		h.refuse(opt, repErrInvalid, "metadata contexts need structured replies or extended headers")
+		h.refuse(opt, nbdproto.RepErrInvalid, "metadata contexts need structured replies or extended headers")
 		return
 	}
 	name, queries, err := parseMetaQueries(h.data)
 	if err != nil {
-		h.refuse(opt, repErrInvalid, "%w", err)
+		h.refuse(opt, nbdproto.RepErrInvalid, "%w", err)
 		return
 	}
 	e, rep, err := h.open(name)
@@ -39,12 +41,12 @@ func (h *handshake) metaContext(opt uint32) {
 			binary.BigEndian.PutUint32(id[:], a.id)
 			h.sess.contexts = append(h.sess.contexts, a)
 		}
-		h.reply(opt, repMetaContext, id[:], []byte(ctx.name))
+		h.reply(opt, nbdproto.RepMetaContext, id[:], []byte(ctx.name))
 	}
 	if set {
 		h.metaFor = name
 	}
-	h.reply(opt, repAck)
+	h.reply(opt, nbdproto.RepAck)
 }
 
 // selects says whether one of the queries selects a context. No query at all lists every context, and sets none.

@@ -1,6 +1,10 @@
 package nbd
 
-import "time"
+import (
+	"time"
+
+	"lsad/internal/nbdproto"
+)
 
 // Op is a kind of request, for metrics.
 type Op uint8
@@ -46,19 +50,19 @@ type Recorder interface {
 // opOf is the kind of a command; ok is false for those that have none.
 func opOf(cmd uint16) (op Op, ok bool) {
 	switch cmd {
-	case cmdRead:
+	case nbdproto.CmdRead:
 		return OpRead, true
-	case cmdWrite:
+	case nbdproto.CmdWrite:
 		return OpWrite, true
-	case cmdFlush:
+	case nbdproto.CmdFlush:
 		return OpFlush, true
-	case cmdTrim:
+	case nbdproto.CmdTrim:
 		return OpTrim, true
-	case cmdWriteZeroes:
+	case nbdproto.CmdWriteZeroes:
 		return OpWriteZeroes, true
-	case cmdCache:
+	case nbdproto.CmdCache:
 		return OpCache, true
-	case cmdBlockStatus:
+	case nbdproto.CmdBlockStatus:
 		return OpBlockStatus, true
 	}
 	return 0, false

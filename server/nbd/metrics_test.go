@@ -5,6 +5,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"lsad/internal/nbdproto"
 )
 
 // recorder adds up what it is told.
@@ -38,25 +40,25 @@ func TestMetrics(t *testing.T) {
 	c := r.enter(t, structured, "disk", "base:allocation")
 	var burst []byte
 	for range 16 {
-		burst = append(burst, req{cmd: cmdWrite, data: pattern(512, 0)}.bytes(structured)...)
+		burst = append(burst, req{cmd: nbdproto.CmdWrite, data: pattern(512, 0)}.bytes(structured)...)
 	}
 	c.write(burst)
 	for range 16 {
-		c.answer(req{cmd: cmdWrite})
+		c.answer(req{cmd: nbdproto.CmdWrite})
 	}
 	if n := rec.calls.Load(); n > 4 {
 		t.Errorf("%d calls for 16 writes that came together", n)
 	}
-	c.ok(req{cmd: cmdWrite, flags: cmdFlagFUA, data: pattern(100<<10, 0)})
-	c.ok(req{cmd: cmdWrite, flags: cmdFlagFUA, data: pattern(1<<10, 0)})
-	c.ok(req{cmd: cmdRead, n: 4096})
-	c.do(req{cmd: cmdRead, off: 8192, n: 4096})
-	c.do(req{cmd: cmdRead, off: testSize, n: 1})
-	c.ok(req{cmd: cmdFlush})
-	c.ok(req{cmd: cmdTrim, n: 8192})
-	c.ok(req{cmd: cmdWriteZeroes, n: 4096})
-	c.ok(req{cmd: cmdCache, n: 4096})
-	c.ok(req{cmd: cmdBlockStatus, n: 4096})
+	c.ok(req{cmd: nbdproto.CmdWrite, flags: nbdproto.CmdFlagFUA, data: pattern(100<<10, 0)})
+	c.ok(req{cmd: nbdproto.CmdWrite, flags: nbdproto.CmdFlagFUA, data: pattern(1<<10, 0)})
+	c.ok(req{cmd: nbdproto.CmdRead, n: 4096})
+	c.do(req{cmd: nbdproto.CmdRead, off: 8192, n: 4096})
+	c.do(req{cmd: nbdproto.CmdRead, off: testSize, n: 1})
+	c.ok(req{cmd: nbdproto.CmdFlush})
+	c.ok(req{cmd: nbdproto.CmdTrim, n: 8192})
+	c.ok(req{cmd: nbdproto.CmdWriteZeroes, n: 4096})
+	c.ok(req{cmd: nbdproto.CmdCache, n: 4096})
+	c.ok(req{cmd: nbdproto.CmdBlockStatus, n: 4096})
 	c.disconnect()
 	eventually(t, "the end", func() bool { return len(r.Connections()) == 0 })
 	for op, want := range map[Op][3]int64{
@@ -75,10 +77,10 @@ func TestConnections(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	c := r.enter(t, simple, "rom")
-	c.ok(req{cmd: cmdRead, n: 100})
+	c.ok(req{cmd: nbdproto.CmdRead, n: 100})
 	var got Connection
-	eventually(t, "the counters", func() bool { got = r.Connections()[0]; return got.BytesOut == simpleReplySize+100 })
-	if got.Export != "rom" || !got.ReadOnly || got.BytesIn != requestSize || got.Since.IsZero() || got.InFlight != 0 {
+	eventually(t, "the counters", func() bool { got = r.Connections()[0]; return got.BytesOut == nbdproto.SimpleReplySize+100 })
+	if got.Export != "rom" || !got.ReadOnly || got.BytesIn != nbdproto.RequestSize || got.Since.IsZero() || got.InFlight != 0 {
 		t.Errorf("%+v", got)
 	}
 	if got.Client.Addr == "" || got.Client.TLS {

@@ -8,6 +8,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"lsad/internal/nbdproto"
 )
 
 // TestModel sends random requests, many at a time, and holds every answer against a plain array of bytes.
@@ -50,9 +52,9 @@ func TestModelTLS(t *testing.T) {
 	p := newPKI(t)
 	r := newRig(t, p.use(t, TLSRequire))
 	c := r.dial(t)
-	c.greet(flagFixedNewstyle)
+	c.greet(nbdproto.FlagFixedNewstyle)
 	c.startTLS(p.clientConfig(t, "client"))
-	c.ack(optStructuredReply, nil)
+	c.ack(nbdproto.OptStructuredReply, nil)
 	c.mode = structured
 	c.setMeta("disk", "base:allocation")
 	c.goTo("disk")
@@ -112,7 +114,7 @@ func testModel(t *testing.T, r *rig, c *client) {
 		t.Fatalf("seed %d: %v", seed, err)
 	}
 	for off := 0; off < testSize; off += 1 << 20 { // the end result
-		if a := c.ok(req{cmd: cmdRead, off: uint64(off), n: 1 << 20}); !bytes.Equal(a.data, m.data[off:off+1<<20]) {
+		if a := c.ok(req{cmd: nbdproto.CmdRead, off: uint64(off), n: 1 << 20}); !bytes.Equal(a.data, m.data[off:off+1<<20]) {
 			t.Fatalf("seed %d: wrong data in MiB %d at the end", seed, off>>20)
 		}
 	}
@@ -174,13 +176,13 @@ func (m *model) pick() *flight {
 	}
 	x.n = min(uint64(n), testSize-x.off)
 	if m.rng.IntN(4) == 0 {
-		x.flags = cmdFlagFUA
+		x.flags = nbdproto.CmdFlagFUA
 	}
-	x.cmd = []uint16{cmdRead, cmdRead, cmdWrite, cmdWrite, cmdFlush, cmdTrim, cmdWriteZeroes, cmdCache, cmdBlockStatus}[m.rng.IntN(9)]
-	if x.cmd == cmdBlockStatus && m.c.mode == simple {
-		x.cmd = cmdRead
+	x.cmd = []uint16{nbdproto.CmdRead, nbdproto.CmdRead, nbdproto.CmdWrite, nbdproto.CmdWrite, nbdproto.CmdFlush, nbdproto.CmdTrim, nbdproto.CmdWriteZeroes, nbdproto.CmdCache, nbdproto.CmdBlockStatus}[m.rng.IntN(9)]
+	if x.cmd == nbdproto.CmdBlockStatus && m.c.mode == simple {
+		x.cmd = nbdproto.CmdRead
 	}
-	if x.cmd == cmdFlush {
+	if x.cmd == nbdproto.CmdFlush {
 		x.off, x.n = 0, 0
 	} else if m.overlaps(x) {
 		return nil
@@ -204,13 +206,13 @@ func (m *model) prepare(x req) *flight {
 	f := &flight{req: x}
 	area := m.data[x.off : x.off+x.n]
 	switch x.cmd {
-	case cmdRead:
+	case nbdproto.CmdRead:
 		if m.c.mode != simple && m.rng.IntN(4) == 0 {
-			f.req.flags |= cmdFlagDF
+			f.req.flags |= nbdproto.CmdFlagDF
 			f.req.n = min(x.n, 65536) // what the server must be able to send in one piece
 		}
 		f.want = bytes.Clone(area[:f.req.n])
-	case cmdWrite:
+	case nbdproto.CmdWrite:
 		f.req.data = make([]byte, x.n)
 		if m.rng.IntN(8) > 0 { // else zeros
 			for i := range f.req.data {
@@ -219,21 +221,21 @@ func (m *model) prepare(x req) *flight {
 		}
 		copy(area, f.req.data)
 		m.touch(x)
-	case cmdTrim:
+	case nbdproto.CmdTrim:
 		// memexport makes zeros of whole blocks, as lsad does.
 		first, last := (x.off+4095)/4096, (x.off+x.n)/4096
 		if first < last {
 			clear(m.data[first*4096 : last*4096])
 		}
-	case cmdWriteZeroes:
+	case nbdproto.CmdWriteZeroes:
 		if m.rng.IntN(2) == 0 {
-			f.req.flags |= cmdFlagNoHole
+			f.req.flags |= nbdproto.CmdFlagNoHole
 		}
 		clear(area)
 		m.touch(x)
-	case cmdBlockStatus:
+	case nbdproto.CmdBlockStatus:
 		if m.rng.IntN(2) == 0 {
-			f.req.flags |= cmdFlagReqOne
+			f.req.flags |= nbdproto.CmdFlagReqOne
 		}
 		f.want = area
 	}
@@ -274,14 +276,14 @@ func (m *model) check(f *flight) error {
 		return fmt.Errorf("error %d %q", f.got.errno, f.got.text)
 	}
 	switch f.req.cmd {
-	case cmdRead:
+	case nbdproto.CmdRead:
 		if !bytes.Equal(f.got.data, f.want) {
 			return fmt.Errorf("wrong data")
 		}
-		if f.req.flags&cmdFlagDF != 0 && (f.got.chunks != 1 || f.got.holes != 0) {
+		if f.req.flags&nbdproto.CmdFlagDF != 0 && (f.got.chunks != 1 || f.got.holes != 0) {
 			return fmt.Errorf("%d chunks and %d holes with DF", f.got.chunks, f.got.holes)
 		}
-	case cmdBlockStatus:
+	case nbdproto.CmdBlockStatus:
 		return m.checkStatus(f)
 	}
 	return nil
@@ -293,7 +295,7 @@ func (m *model) checkStatus(f *flight) error {
 	if len(f.got.status) != 1 || len(list) == 0 {
 		return fmt.Errorf("status %v", f.got.status)
 	}
-	if f.req.flags&cmdFlagReqOne != 0 && len(list) != 1 {
+	if f.req.flags&nbdproto.CmdFlagReqOne != 0 && len(list) != 1 {
 		return fmt.Errorf("%d ranges with REQ_ONE", len(list))
 	}
 	at := uint64(0)
@@ -304,7 +306,7 @@ func (m *model) checkStatus(f *flight) error {
 		if i > 0 && e.status == list[i-1].status {
 			return fmt.Errorf("ranges %d and %d are one", i-1, i)
 		}
-		if e.status&stateZero != 0 && len(bytes.TrimLeft(f.want[at:at+e.n], "\x00")) != 0 {
+		if e.status&nbdproto.StateZero != 0 && len(bytes.TrimLeft(f.want[at:at+e.n], "\x00")) != 0 {
 			return fmt.Errorf("range %d is not zero", i)
 		}
 		at += e.n

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"syscall"
 	"unicode/utf8"
+
+	"lsad/internal/nbdproto"
 )
 
 // answer queues the replies to one option. An error ends the connection.
@@ -14,46 +16,46 @@ func (h *handshake) answer(opt uint32) error {
 		return err
 	}
 	if h.data == nil {
-		if opt == optExportName {
+		if opt == nbdproto.OptExportName {
 			return errors.New("the export name is too long")
 		}
-		h.refuse(opt, repErrTooBig, "option data may be %d bytes at most", maxOption)
+		h.refuse(opt, nbdproto.RepErrTooBig, "option data may be %d bytes at most", maxOption)
 		return nil
 	}
 	switch opt {
-	case optExportName:
+	case nbdproto.OptExportName:
 		return h.exportName()
-	case optAbort:
-		h.reply(opt, repAck)
+	case nbdproto.OptAbort:
+		h.reply(opt, nbdproto.RepAck)
 		h.finished = true
-	case optList:
+	case nbdproto.OptList:
 		h.list()
-	case optStartTLS:
+	case nbdproto.OptStartTLS:
 		return h.startTLS()
-	case optInfo, optGo:
+	case nbdproto.OptInfo, nbdproto.OptGo:
 		return h.info(opt)
-	case optStructuredReply:
+	case nbdproto.OptStructuredReply:
 		h.structuredReply()
-	case optExtendedHeaders:
+	case nbdproto.OptExtendedHeaders:
 		h.extendedHeaders()
-	case optListMetaContext, optSetMetaContext:
+	case nbdproto.OptListMetaContext, nbdproto.OptSetMetaContext:
 		h.metaContext(opt)
 	default:
-		h.refuse(opt, repErrUnsup, "option %d is not known", opt)
+		h.refuse(opt, nbdproto.RepErrUnsup, "option %d is not known", opt)
 	}
 	return nil
 }
 
 // checkTLS holds back everything that must not happen without TLS. stop says that the option is answered.
 func (h *handshake) checkTLS(opt uint32) (stop bool, err error) {
-	if h.c.srv.cfg.TLSMode != TLSRequire || h.tls || opt == optStartTLS || opt == optAbort {
+	if h.c.srv.cfg.TLSMode != TLSRequire || h.tls || opt == nbdproto.OptStartTLS || opt == nbdproto.OptAbort {
 		return false, nil
 	}
 	// Neither an EXPORT_NAME nor a client without fixed newstyle can be told that TLS is missing.
-	if opt == optExportName || h.flags&flagFixedNewstyle == 0 {
+	if opt == nbdproto.OptExportName || h.flags&nbdproto.FlagFixedNewstyle == 0 {
 		return true, errors.New("the client did not start TLS, which is required")
 	}
-	h.refuse(opt, repErrTLSReqd, "this server requires TLS")
+	h.refuse(opt, nbdproto.RepErrTLSReqd, "this server requires TLS")
 	return true, nil
 }
 
@@ -62,12 +64,12 @@ func (h *handshake) noData(opt uint32) bool {
 	if len(h.data) == 0 {
 		return true
 	}
-	h.refuse(opt, repErrInvalid, "option %d takes no data", opt)
+	h.refuse(opt, nbdproto.RepErrInvalid, "option %d takes no data", opt)
 	return false
 }
 
 func (h *handshake) list() {
-	if !h.noData(optList) {
+	if !h.noData(nbdproto.OptList) {
 		return
 	}
 	for _, info := range h.c.srv.cfg.Catalog.List() {
@@ -75,55 +77,55 @@ func (h *handshake) list() {
 		binary.BigEndian.PutUint32(n[:], uint32(len(info.Name)))
 		// The description may be left out. Clients without fixed newstyle are old and simple enough to
 		// take it for further names.
-		if h.flags&flagFixedNewstyle == 0 {
+		if h.flags&nbdproto.FlagFixedNewstyle == 0 {
 			info.Description = ""
 		}
-		h.reply(optList, repServer, n[:], []byte(info.Name), []byte(info.Description))
+		h.reply(nbdproto.OptList, nbdproto.RepServer, n[:], []byte(info.Name), []byte(info.Description))
 	}
-	h.reply(optList, repAck)
+	h.reply(nbdproto.OptList, nbdproto.RepAck)
 }
 
 func (h *handshake) structuredReply() {
 	switch {
-	case !h.noData(optStructuredReply):
+	case !h.noData(nbdproto.OptStructuredReply):
 	case h.sess.extended:
-		h.refuse(optStructuredReply, repErrExtHeaderReqd, "extended headers are in use")
+		h.refuse(nbdproto.OptStructuredReply, nbdproto.RepErrExtHeaderReqd, "extended headers are in use")
 	default:
 		h.sess.structured = true
-		h.reply(optStructuredReply, repAck)
+		h.reply(nbdproto.OptStructuredReply, nbdproto.RepAck)
 	}
 }
 
 func (h *handshake) extendedHeaders() {
-	if h.noData(optExtendedHeaders) {
+	if h.noData(nbdproto.OptExtendedHeaders) {
 		h.sess.extended = true
-		h.reply(optExtendedHeaders, repAck)
+		h.reply(nbdproto.OptExtendedHeaders, nbdproto.RepAck)
 	}
 }
 
 // open opens an export. Where it cannot it returns the option reply that says why.
 func (h *handshake) open(name string) (e Export, rep uint32, err error) {
 	if !validString(name) {
-		return nil, repErrInvalid, errors.New("the export name is not a valid string")
+		return nil, nbdproto.RepErrInvalid, errors.New("the export name is not a valid string")
 	}
 	e, err = h.c.srv.cfg.Catalog.Open(name, h.c.client)
 	switch {
 	case err == nil:
 		return e, 0, nil
 	case errors.Is(err, ErrUnknownExport):
-		return nil, repErrUnknown, fmt.Errorf("there is no export %q", name)
+		return nil, nbdproto.RepErrUnknown, fmt.Errorf("there is no export %q", name)
 	case errors.Is(err, syscall.ESHUTDOWN):
-		return nil, repErrShutdown, err
+		return nil, nbdproto.RepErrShutdown, err
 	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES):
-		return nil, repErrPolicy, err
+		return nil, nbdproto.RepErrPolicy, err
 	}
 	h.c.log.Warn("nbd: opening an export failed", "export", name, "err", err)
-	return nil, repErrUnknown, err
+	return nil, nbdproto.RepErrUnknown, err
 }
 
 // validString says whether the protocol allows s.
 func validString(s string) bool {
-	if len(s) > maxString || !utf8.ValidString(s) {
+	if len(s) > nbdproto.MaxString || !utf8.ValidString(s) {
 		return false
 	}
 	for i := range len(s) {

@@ -1,6 +1,10 @@
 package nbd
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"lsad/internal/nbdproto"
+)
 
 // read answers a read from what the export has at hand, or makes a job of it.
 func (c *conn) read(r *request) error {
@@ -32,9 +36,9 @@ func (c *conn) read(r *request) error {
 // before them, or a hole if they are all zeros.
 func (s *session) finishRead(p []byte, r *request, h, n int) int {
 	if n >= minShortHole && s.maySendHoles(r) && isZero(p[h:h+n]) {
-		return s.putHole(p, r, replyFlagDone, r.off, n)
+		return s.putHole(p, r, nbdproto.ReplyFlagDone, r.off, n)
 	}
-	s.putDataHeader(p, r, replyFlagDone, r.off, n)
+	s.putDataHeader(p, r, nbdproto.ReplyFlagDone, r.off, n)
 	return h + n
 }
 
@@ -85,7 +89,7 @@ func (s *session) layOut(j *job) [][]byte {
 		}
 		flags := uint16(0)
 		if at+size == n {
-			flags = replyFlagDone
+			flags = nbdproto.ReplyFlagDone
 		}
 		off := r.off + int64(at)
 		switch {

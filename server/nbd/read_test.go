@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"net"
 	"testing"
+
+	"lsad/internal/nbdproto"
 )
 
 // wire is a connection on which a client finds bytes.
@@ -32,7 +34,7 @@ func TestLayOut(t *testing.T) {
 						holes++
 					}
 				}
-				x := req{cmd: cmdRead, off: 12345, n: uint64(len(want))}
+				x := req{cmd: nbdproto.CmdRead, off: 12345, n: uint64(len(want))}
 				class, _ := payloadClass(len(want))
 				j := &job{buf: getPayload(class)}
 				j.req.parse(x.bytes(m), m == extended)

@@ -3,6 +3,8 @@ package nbd
 import (
 	"errors"
 	"fmt"
+
+	"lsad/internal/nbdproto"
 )
 
 const (
@@ -46,9 +48,9 @@ func (c *conn) handleBatch() (done bool, err error) {
 
 // nextRequest handles one request, if there is a whole one, or the whole header of one with a long payload.
 func (c *conn) nextRequest() (more, disc bool, err error) {
-	b, head := c.recv.buffered(), requestSize
+	b, head := c.recv.buffered(), nbdproto.RequestSize
 	if c.sess.extended {
-		head = extendedRequestSize
+		head = nbdproto.ExtendedRequestSize
 	}
 	if len(b) < head {
 		return false, false, nil
@@ -57,7 +59,7 @@ func (c *conn) nextRequest() (more, disc bool, err error) {
 	if !r.parse(b, c.sess.extended) {
 		return false, false, errBadMagic
 	}
-	if r.cmd == cmdDisc {
+	if r.cmd == nbdproto.CmdDisc {
 		return false, true, nil
 	}
 	if r.payload <= inlineMax && int64(len(b)-head) < r.payload {
@@ -77,20 +79,20 @@ func (c *conn) handle(r *request) error {
 		return c.refuse(r, err)
 	}
 	switch r.cmd {
-	case cmdRead:
+	case nbdproto.CmdRead:
 		return c.read(r)
-	case cmdWrite:
+	case nbdproto.CmdWrite:
 		return c.write(r)
-	case cmdFlush:
+	case nbdproto.CmdFlush:
 		c.group = append(c.group, *r)
 		return nil
-	case cmdBlockStatus:
+	case nbdproto.CmdBlockStatus:
 		return c.blockStatus(r)
 	}
 	if r.n == 0 {
 		return c.succeed(r)
 	}
-	if r.cmd == cmdCache {
+	if r.cmd == nbdproto.CmdCache {
 		return c.submit(r, cacheStep)
 	}
 	return c.submit(r, 0)
@@ -132,7 +134,7 @@ func (c *conn) roomFor(n int) ([]byte, error) {
 
 // succeed replies that a request was carried out.
 func (c *conn) succeed(r *request) error {
-	p, err := c.roomFor(extendedReplySize)
+	p, err := c.roomFor(nbdproto.ExtendedReplySize)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,10 @@
 package nbd
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"lsad/internal/nbdproto"
+)
 
 // request is one request header, checked as far as noted.
 type request struct {
@@ -23,9 +27,9 @@ func (r *request) has(flag uint16) bool { return r.flags&flag != 0 }
 // parseRequest reads the header at the start of p, which holds at least a whole one. ok is false if the magic
 // is wrong: from there on nothing can be made of the stream.
 func (r *request) parse(p []byte, extended bool) (ok bool) {
-	magic := uint32(magicRequest)
+	magic := uint32(nbdproto.MagicRequest)
 	if extended {
-		magic = magicExtendedRequest
+		magic = nbdproto.MagicExtendedRequest
 	}
 	if binary.BigEndian.Uint32(p) != magic {
 		return false
@@ -44,9 +48,9 @@ func (r *request) parse(p []byte, extended bool) (ok bool) {
 	r.off, r.n = clampInt64(r.rawOff), clampInt64(n)
 	r.payload, r.contexts = 0, 0
 	switch {
-	case extended && r.has(cmdFlagPayloadLen):
+	case extended && r.has(nbdproto.CmdFlagPayloadLen):
 		r.payload = r.n
-	case !extended && r.cmd == cmdWrite:
+	case !extended && r.cmd == nbdproto.CmdWrite:
 		r.payload = r.n
 	}
 	return true
@@ -60,14 +64,14 @@ func clampInt64(v uint64) int64 {
 // allowedFlags are the flags that each command may carry. FUA is allowed with all of them, since it was
 // advertised.
 var allowedFlags = [...]uint16{
-	cmdRead:        cmdFlagFUA | cmdFlagDF,
-	cmdWrite:       cmdFlagFUA | cmdFlagPayloadLen,
-	cmdDisc:        ^uint16(0),
-	cmdFlush:       cmdFlagFUA,
-	cmdTrim:        cmdFlagFUA,
-	cmdCache:       cmdFlagFUA,
-	cmdWriteZeroes: cmdFlagFUA | cmdFlagNoHole | cmdFlagFastZero,
-	cmdBlockStatus: cmdFlagFUA | cmdFlagReqOne | cmdFlagPayloadLen,
+	nbdproto.CmdRead:        nbdproto.CmdFlagFUA | nbdproto.CmdFlagDF,
+	nbdproto.CmdWrite:       nbdproto.CmdFlagFUA | nbdproto.CmdFlagPayloadLen,
+	nbdproto.CmdDisc:        ^uint16(0),
+	nbdproto.CmdFlush:       nbdproto.CmdFlagFUA,
+	nbdproto.CmdTrim:        nbdproto.CmdFlagFUA,
+	nbdproto.CmdCache:       nbdproto.CmdFlagFUA,
+	nbdproto.CmdWriteZeroes: nbdproto.CmdFlagFUA | nbdproto.CmdFlagNoHole | nbdproto.CmdFlagFastZero,
+	nbdproto.CmdBlockStatus: nbdproto.CmdFlagFUA | nbdproto.CmdFlagReqOne | nbdproto.CmdFlagPayloadLen,
 }
 
 // session is what negotiation settled.
@@ -84,30 +88,30 @@ func (s *session) check(r *request, size int64, readOnly bool) *requestError {
 	}
 	allowed := allowedFlags[r.cmd]
 	if !s.extended {
-		allowed &^= cmdFlagPayloadLen
+		allowed &^= nbdproto.CmdFlagPayloadLen
 		if !s.structured {
-			allowed &^= cmdFlagDF
+			allowed &^= nbdproto.CmdFlagDF
 		}
 	}
 	if r.flags&^allowed != 0 {
 		return errBadFlags
 	}
 	switch r.cmd {
-	case cmdRead:
+	case nbdproto.CmdRead:
 		return checkRead(r, size)
-	case cmdWrite:
+	case nbdproto.CmdWrite:
 		return s.checkWrite(r, size, readOnly)
-	case cmdFlush:
+	case nbdproto.CmdFlush:
 		if r.off != 0 || r.n != 0 {
 			return errFlushRange
 		}
-	case cmdTrim, cmdWriteZeroes:
+	case nbdproto.CmdTrim, nbdproto.CmdWriteZeroes:
 		return checkDiscard(r, size, readOnly)
-	case cmdCache:
+	case nbdproto.CmdCache:
 		if !within(r.off, r.n, size) {
 			return errReadBounds
 		}
-	case cmdBlockStatus:
+	case nbdproto.CmdBlockStatus:
 		return s.checkStatus(r, size)
 	}
 	return nil
@@ -127,7 +131,7 @@ func checkRead(r *request, size int64) *requestError {
 
 func (s *session) checkWrite(r *request, size int64, readOnly bool) *requestError {
 	switch {
-	case s.extended && !r.has(cmdFlagPayloadLen):
+	case s.extended && !r.has(nbdproto.CmdFlagPayloadLen):
 		return errNoPayload
 	case readOnly:
 		return errReadOnly
@@ -144,12 +148,12 @@ func checkDiscard(r *request, size int64, readOnly bool) *requestError {
 		return errReadOnly
 	}
 	if !within(r.off, r.n, size) {
-		if r.cmd == cmdTrim {
+		if r.cmd == nbdproto.CmdTrim {
 			return errReadBounds
 		}
 		return errWriteBounds
 	}
-	if r.has(cmdFlagFastZero) && r.n > 0 && !coversBlock(r.off, r.n, size) {
+	if r.has(nbdproto.CmdFlagFastZero) && r.n > 0 && !coversBlock(r.off, r.n, size) {
 		return errNotFast
 	}
 	return nil

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+
+	"lsad/internal/nbdproto"
 )
 
 // forModes runs a test with each kind of headers, on a server of its own.
@@ -30,10 +32,10 @@ func pattern(n int, seed byte) []byte {
 // TestWire holds whole replies against bytes written out by hand from the specification.
 func TestWire(t *testing.T) {
 	const cookie = "\x11\x22\x33\x44\x55\x66\x77\x88"
-	read := req{cmd: cmdRead, cookie: 0x1122334455667788, off: 4096, n: 4}
-	write := req{cmd: cmdWrite, cookie: 0x1122334455667788, off: 4096, data: []byte("data")}
-	beyond := req{cmd: cmdTrim, cookie: 0x1122334455667788, off: testSize, n: 1}
-	status := req{cmd: cmdBlockStatus, cookie: 0x1122334455667788, off: 4096, n: 8192}
+	read := req{cmd: nbdproto.CmdRead, cookie: 0x1122334455667788, off: 4096, n: 4}
+	write := req{cmd: nbdproto.CmdWrite, cookie: 0x1122334455667788, off: 4096, data: []byte("data")}
+	beyond := req{cmd: nbdproto.CmdTrim, cookie: 0x1122334455667788, off: testSize, n: 1}
+	status := req{cmd: nbdproto.CmdBlockStatus, cookie: 0x1122334455667788, off: 4096, n: 8192}
 	hole := read
 	hole.off, hole.n = 8192, 512
 	text := errReadBounds.text
@@ -94,45 +96,45 @@ func TestRefused(t *testing.T) {
 	}
 	ext, compact, notSimple := []mode{extended}, []mode{simple, structured}, []mode{structured, extended}
 	cases := []tc{
-		{"read past the end", "disk", req{cmd: cmdRead, off: testSize - 1, n: 2}, eInval, nil},
-		{"read far past the end", "disk", req{cmd: cmdRead, off: 1 << 63, n: 1}, eInval, nil},
-		{"read around the end of numbers", "disk", req{cmd: cmdRead, off: 1<<64 - 1, n: 2}, eInval, nil},
-		{"empty read past the end", "disk", req{cmd: cmdRead, off: testSize + 1}, eInval, nil},
-		{"write past the end", "disk", req{cmd: cmdWrite, off: testSize - 1, data: []byte("xx")}, eNoSpc, nil},
-		{"long write past the end", "disk", req{cmd: cmdWrite, off: testSize - 1, data: big[:1<<20]}, eNoSpc, nil},
-		{"write around the end of numbers", "disk", req{cmd: cmdWrite, off: 1<<64 - 1, data: []byte("xx")}, eNoSpc, nil},
-		{"trim past the end", "disk", req{cmd: cmdTrim, off: testSize, n: 4096}, eInval, nil},
-		{"zeroes past the end", "disk", req{cmd: cmdWriteZeroes, off: testSize, n: 4096}, eNoSpc, nil},
-		{"cache past the end", "disk", req{cmd: cmdCache, off: testSize, n: 4096}, eInval, nil},
-		{"zeroes of 64 bits", "disk", req{cmd: cmdWriteZeroes, n: 1 << 40}, eNoSpc, ext},
-		{"trim of 64 bits", "disk", req{cmd: cmdTrim, off: 1, n: 1<<64 - 1}, eInval, ext},
-		{"status without a context", "disk", req{cmd: cmdBlockStatus, n: 4096}, eInval, nil},
+		{"read past the end", "disk", req{cmd: nbdproto.CmdRead, off: testSize - 1, n: 2}, nbdproto.EInval, nil},
+		{"read far past the end", "disk", req{cmd: nbdproto.CmdRead, off: 1 << 63, n: 1}, nbdproto.EInval, nil},
+		{"read around the end of numbers", "disk", req{cmd: nbdproto.CmdRead, off: 1<<64 - 1, n: 2}, nbdproto.EInval, nil},
+		{"empty read past the end", "disk", req{cmd: nbdproto.CmdRead, off: testSize + 1}, nbdproto.EInval, nil},
+		{"write past the end", "disk", req{cmd: nbdproto.CmdWrite, off: testSize - 1, data: []byte("xx")}, nbdproto.ENoSpc, nil},
+		{"long write past the end", "disk", req{cmd: nbdproto.CmdWrite, off: testSize - 1, data: big[:1<<20]}, nbdproto.ENoSpc, nil},
+		{"write around the end of numbers", "disk", req{cmd: nbdproto.CmdWrite, off: 1<<64 - 1, data: []byte("xx")}, nbdproto.ENoSpc, nil},
+		{"trim past the end", "disk", req{cmd: nbdproto.CmdTrim, off: testSize, n: 4096}, nbdproto.EInval, nil},
+		{"zeroes past the end", "disk", req{cmd: nbdproto.CmdWriteZeroes, off: testSize, n: 4096}, nbdproto.ENoSpc, nil},
+		{"cache past the end", "disk", req{cmd: nbdproto.CmdCache, off: testSize, n: 4096}, nbdproto.EInval, nil},
+		{"zeroes of 64 bits", "disk", req{cmd: nbdproto.CmdWriteZeroes, n: 1 << 40}, nbdproto.ENoSpc, ext},
+		{"trim of 64 bits", "disk", req{cmd: nbdproto.CmdTrim, off: 1, n: 1<<64 - 1}, nbdproto.EInval, ext},
+		{"status without a context", "disk", req{cmd: nbdproto.CmdBlockStatus, n: 4096}, nbdproto.EInval, nil},
 
-		{"write to read-only", "rom", req{cmd: cmdWrite, data: []byte("x")}, ePerm, nil},
-		{"long write to read-only", "rom", req{cmd: cmdWrite, data: big[:1<<20]}, ePerm, nil},
-		{"trim of read-only", "rom", req{cmd: cmdTrim, n: 4096}, ePerm, nil},
-		{"zeroes to read-only", "rom", req{cmd: cmdWriteZeroes, n: 4096}, ePerm, nil},
+		{"write to read-only", "rom", req{cmd: nbdproto.CmdWrite, data: []byte("x")}, nbdproto.EPerm, nil},
+		{"long write to read-only", "rom", req{cmd: nbdproto.CmdWrite, data: big[:1<<20]}, nbdproto.EPerm, nil},
+		{"trim of read-only", "rom", req{cmd: nbdproto.CmdTrim, n: 4096}, nbdproto.EPerm, nil},
+		{"zeroes to read-only", "rom", req{cmd: nbdproto.CmdWriteZeroes, n: 4096}, nbdproto.EPerm, nil},
 
-		{"unknown command", "disk", req{cmd: 8, n: 4096}, eInval, nil},
-		{"unknown command, high", "disk", req{cmd: 0xffff, n: 4096}, eInval, nil},
-		{"unknown command with payload", "disk", req{cmd: 99, data: []byte("payload")}, eInval, ext},
-		{"read with payload", "disk", req{cmd: cmdRead, data: []byte("payload")}, eInval, ext},
-		{"trim with long payload", "disk", req{cmd: cmdTrim, data: big[:300<<10]}, eInval, ext},
-		{"write without payload", "disk", req{cmd: cmdWrite, n: 4096}, eInval, ext},
-		{"payload flag in a compact header", "disk", req{cmd: cmdTrim, flags: cmdFlagPayloadLen, n: 1}, eInval, compact},
-		{"unknown flag", "disk", req{cmd: cmdRead, flags: 1 << 9, n: 1}, eInval, nil},
-		{"unknown flag of a write", "disk", req{cmd: cmdWrite, flags: 1 << 15, data: []byte("xyz")}, eInval, nil},
-		{"DF without structured replies", "disk", req{cmd: cmdRead, flags: cmdFlagDF, n: 1}, eInval, []mode{simple}},
-		{"DF of a write", "disk", req{cmd: cmdWrite, flags: cmdFlagDF, data: []byte("xyz")}, eInval, nil},
-		{"REQ_ONE of a read", "disk", req{cmd: cmdRead, flags: cmdFlagReqOne, n: 1}, eInval, nil},
-		{"NO_HOLE of a trim", "disk", req{cmd: cmdTrim, flags: cmdFlagNoHole, n: 1}, eInval, nil},
-		{"flag of a cache", "disk", req{cmd: cmdCache, flags: cmdFlagFastZero, n: 1}, eInval, nil},
-		{"flush of a range", "disk", req{cmd: cmdFlush, n: 1}, eInval, nil},
-		{"flush at an offset", "disk", req{cmd: cmdFlush, off: 1}, eInval, nil},
-		{"fast zeroing of half a block", "disk", req{cmd: cmdWriteZeroes, flags: cmdFlagFastZero, off: 512, n: 4096}, eNotSup, nil},
-		{"read too long", "huge", req{cmd: cmdRead, n: MaxPayload + 1}, eOverflow, notSimple},
-		{"read too long", "huge", req{cmd: cmdRead, n: MaxPayload + 1}, eOverflow, []mode{simple}},
-		{"write too long", "huge", req{cmd: cmdWrite, data: big}, eInval, compact},
+		{"unknown command", "disk", req{cmd: 8, n: 4096}, nbdproto.EInval, nil},
+		{"unknown command, high", "disk", req{cmd: 0xffff, n: 4096}, nbdproto.EInval, nil},
+		{"unknown command with payload", "disk", req{cmd: 99, data: []byte("payload")}, nbdproto.EInval, ext},
+		{"read with payload", "disk", req{cmd: nbdproto.CmdRead, data: []byte("payload")}, nbdproto.EInval, ext},
+		{"trim with long payload", "disk", req{cmd: nbdproto.CmdTrim, data: big[:300<<10]}, nbdproto.EInval, ext},
+		{"write without payload", "disk", req{cmd: nbdproto.CmdWrite, n: 4096}, nbdproto.EInval, ext},
+		{"payload flag in a compact header", "disk", req{cmd: nbdproto.CmdTrim, flags: nbdproto.CmdFlagPayloadLen, n: 1}, nbdproto.EInval, compact},
+		{"unknown flag", "disk", req{cmd: nbdproto.CmdRead, flags: 1 << 9, n: 1}, nbdproto.EInval, nil},
+		{"unknown flag of a write", "disk", req{cmd: nbdproto.CmdWrite, flags: 1 << 15, data: []byte("xyz")}, nbdproto.EInval, nil},
+		{"DF without structured replies", "disk", req{cmd: nbdproto.CmdRead, flags: nbdproto.CmdFlagDF, n: 1}, nbdproto.EInval, []mode{simple}},
+		{"DF of a write", "disk", req{cmd: nbdproto.CmdWrite, flags: nbdproto.CmdFlagDF, data: []byte("xyz")}, nbdproto.EInval, nil},
+		{"REQ_ONE of a read", "disk", req{cmd: nbdproto.CmdRead, flags: nbdproto.CmdFlagReqOne, n: 1}, nbdproto.EInval, nil},
+		{"NO_HOLE of a trim", "disk", req{cmd: nbdproto.CmdTrim, flags: nbdproto.CmdFlagNoHole, n: 1}, nbdproto.EInval, nil},
+		{"flag of a cache", "disk", req{cmd: nbdproto.CmdCache, flags: nbdproto.CmdFlagFastZero, n: 1}, nbdproto.EInval, nil},
+		{"flush of a range", "disk", req{cmd: nbdproto.CmdFlush, n: 1}, nbdproto.EInval, nil},
+		{"flush at an offset", "disk", req{cmd: nbdproto.CmdFlush, off: 1}, nbdproto.EInval, nil},
+		{"fast zeroing of half a block", "disk", req{cmd: nbdproto.CmdWriteZeroes, flags: nbdproto.CmdFlagFastZero, off: 512, n: 4096}, nbdproto.ENotSup, nil},
+		{"read too long", "huge", req{cmd: nbdproto.CmdRead, n: MaxPayload + 1}, nbdproto.EOverflow, notSimple},
+		{"read too long", "huge", req{cmd: nbdproto.CmdRead, n: MaxPayload + 1}, nbdproto.EOverflow, []mode{simple}},
+		{"write too long", "huge", req{cmd: nbdproto.CmdWrite, data: big}, nbdproto.EInval, compact},
 	}
 	forModes(t, withHuge, func(t *testing.T, r *rig, m mode) {
 		conns := map[string]*client{}
@@ -152,7 +154,7 @@ func TestRefused(t *testing.T) {
 			if m != simple && a.text == "" {
 				t.Errorf("%s: no text", tc.what)
 			}
-			c.ok(req{cmd: cmdRead, off: 100, n: 10})
+			c.ok(req{cmd: nbdproto.CmdRead, off: 100, n: 10})
 		}
 		for _, c := range conns {
 			c.disconnect()
@@ -165,25 +167,25 @@ func TestAccepted(t *testing.T) {
 	forModes(t, nil, func(t *testing.T, r *rig, m mode) {
 		c := r.enter(t, m, "disk")
 		for _, x := range []req{
-			{cmd: cmdRead, flags: cmdFlagFUA, n: 10},
-			{cmd: cmdRead, off: testSize},
-			{cmd: cmdRead, off: testSize - 1, n: 1},
-			{cmd: cmdTrim, flags: cmdFlagFUA},
-			{cmd: cmdTrim, flags: cmdFlagFUA, off: 1, n: testSize - 1},
-			{cmd: cmdFlush, flags: cmdFlagFUA},
-			{cmd: cmdCache, flags: cmdFlagFUA, n: testSize},
-			{cmd: cmdCache, off: testSize},
-			{cmd: cmdWriteZeroes, flags: cmdFlagNoHole | cmdFlagFUA, n: testSize},
-			{cmd: cmdWriteZeroes, flags: cmdFlagFastZero},
-			{cmd: cmdWriteZeroes, flags: cmdFlagFastZero, off: 100, n: 2 * 4096},
-			{cmd: cmdWriteZeroes, off: 1, n: 1},
-			{cmd: cmdWrite, off: testSize - 3, data: []byte("end")},
-			{cmd: cmdWrite, flags: cmdFlagFUA, data: pattern(100<<10, 1)},
+			{cmd: nbdproto.CmdRead, flags: nbdproto.CmdFlagFUA, n: 10},
+			{cmd: nbdproto.CmdRead, off: testSize},
+			{cmd: nbdproto.CmdRead, off: testSize - 1, n: 1},
+			{cmd: nbdproto.CmdTrim, flags: nbdproto.CmdFlagFUA},
+			{cmd: nbdproto.CmdTrim, flags: nbdproto.CmdFlagFUA, off: 1, n: testSize - 1},
+			{cmd: nbdproto.CmdFlush, flags: nbdproto.CmdFlagFUA},
+			{cmd: nbdproto.CmdCache, flags: nbdproto.CmdFlagFUA, n: testSize},
+			{cmd: nbdproto.CmdCache, off: testSize},
+			{cmd: nbdproto.CmdWriteZeroes, flags: nbdproto.CmdFlagNoHole | nbdproto.CmdFlagFUA, n: testSize},
+			{cmd: nbdproto.CmdWriteZeroes, flags: nbdproto.CmdFlagFastZero},
+			{cmd: nbdproto.CmdWriteZeroes, flags: nbdproto.CmdFlagFastZero, off: 100, n: 2 * 4096},
+			{cmd: nbdproto.CmdWriteZeroes, off: 1, n: 1},
+			{cmd: nbdproto.CmdWrite, off: testSize - 3, data: []byte("end")},
+			{cmd: nbdproto.CmdWrite, flags: nbdproto.CmdFlagFUA, data: pattern(100<<10, 1)},
 		} {
 			c.ok(x)
 		}
 		if m != extended {
-			c.ok(req{cmd: cmdWrite, off: testSize}) // in an extended header a payload has at least a byte
+			c.ok(req{cmd: nbdproto.CmdWrite, off: testSize}) // in an extended header a payload has at least a byte
 		}
 		c.disconnect()
 	})
@@ -194,26 +196,26 @@ func withHuge(_ *Config, s *shelf) { s.add("huge", 1<<33) }
 
 // TestHopeless has requests after which the stream cannot be followed, or should not be.
 func TestHopeless(t *testing.T) {
-	wrong := req{cmd: cmdRead, n: 1}.bytes(structured)
+	wrong := req{cmd: nbdproto.CmdRead, n: 1}.bytes(structured)
 	wrong[0] ^= 0xff
-	tooLong := req{cmd: cmdWrite}.bytes(structured)
+	tooLong := req{cmd: nbdproto.CmdWrite}.bytes(structured)
 	binary.BigEndian.PutUint32(tooLong[24:], maxUnwantedPayload+1)
-	extLong := req{cmd: cmdTrim, flags: cmdFlagPayloadLen, n: MaxPayload + 1}.bytes(extended)
+	extLong := req{cmd: nbdproto.CmdTrim, flags: nbdproto.CmdFlagPayloadLen, n: MaxPayload + 1}.bytes(extended)
 	for _, tc := range []struct {
 		what string
 		m    mode
 		send []byte
 	}{
 		{"wrong magic", simple, wrong},
-		{"compact header where extended ones are in use", extended, append(req{cmd: cmdRead, n: 1}.bytes(simple), 0, 0, 0, 0)},
+		{"compact header where extended ones are in use", extended, append(req{cmd: nbdproto.CmdRead, n: 1}.bytes(simple), 0, 0, 0, 0)},
 		{"far too long a write", structured, tooLong},
 		{"payload beyond the maximum", extended, extLong},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
 			c := newRig(t, withHuge).enter(t, tc.m, "huge")
 			// What came before is still answered.
-			c.write(append(req{cmd: cmdFlush, cookie: 5}.bytes(tc.m), tc.send...))
-			if a := c.answer(req{cmd: cmdFlush, cookie: 5}); a.errno != 0 {
+			c.write(append(req{cmd: nbdproto.CmdFlush, cookie: 5}.bytes(tc.m), tc.send...))
+			if a := c.answer(req{cmd: nbdproto.CmdFlush, cookie: 5}); a.errno != 0 {
 				t.Errorf("flush: error %d", a.errno)
 			}
 			c.closed()
@@ -228,19 +230,19 @@ func TestDisconnectFinishesRequests(t *testing.T) {
 		var all []byte
 		reqs := map[uint64]req{}
 		for i := range uint64(100) {
-			x := req{cmd: cmdRead, cookie: i, off: i * 4096, n: 4096}
+			x := req{cmd: nbdproto.CmdRead, cookie: i, off: i * 4096, n: 4096}
 			switch i % 4 {
 			case 1:
-				x = req{cmd: cmdWrite, cookie: i, off: i * 4096, data: pattern(4096, 0)}
+				x = req{cmd: nbdproto.CmdWrite, cookie: i, off: i * 4096, data: pattern(4096, 0)}
 			case 2:
-				x = req{cmd: cmdWrite, flags: cmdFlagFUA, cookie: i, off: i * 4096, data: pattern(80<<10, 0)}
+				x = req{cmd: nbdproto.CmdWrite, flags: nbdproto.CmdFlagFUA, cookie: i, off: i * 4096, data: pattern(80<<10, 0)}
 			case 3:
-				x = req{cmd: cmdFlush, cookie: i}
+				x = req{cmd: nbdproto.CmdFlush, cookie: i}
 			}
 			reqs[i] = x
 			all = append(all, x.bytes(m)...)
 		}
-		all = append(all, req{cmd: cmdDisc}.bytes(m)...)
+		all = append(all, req{cmd: nbdproto.CmdDisc}.bytes(m)...)
 		go c.nc.Write(all)
 		answers := map[uint64]*answer{}
 		for done := 0; done < len(reqs); {
@@ -268,11 +270,11 @@ func TestWritesOfABatch(t *testing.T) {
 	c := r.enter(t, structured, "disk")
 	var all []byte
 	for i := range uint64(32) {
-		all = append(all, req{cmd: cmdWrite, cookie: i, off: i * 512, data: pattern(512, byte(i))}.bytes(structured)...)
+		all = append(all, req{cmd: nbdproto.CmdWrite, cookie: i, off: i * 512, data: pattern(512, byte(i))}.bytes(structured)...)
 	}
 	c.write(all)
 	for i := range uint64(32) {
-		c.answer(req{cmd: cmdWrite, cookie: i})
+		c.answer(req{cmd: nbdproto.CmdWrite, cookie: i})
 	}
 	if batches, writes := r.shelf.disks["disk"].Batches(); batches > 2 || writes != 32 {
 		t.Errorf("%d writes in %d batches", writes, batches)
@@ -287,10 +289,10 @@ func TestExportErrors(t *testing.T) {
 		s.disks["disk"].Fail = func(string, int64, int64) error { return *failing.Load() }
 	}
 	all := []req{
-		{cmd: cmdRead, n: 4096}, {cmd: cmdRead, n: 1 << 20},
-		{cmd: cmdWrite, data: pattern(512, 0)}, {cmd: cmdWrite, data: pattern(1<<20, 0)},
-		{cmd: cmdWrite, flags: cmdFlagFUA, data: pattern(512, 0)},
-		{cmd: cmdFlush}, {cmd: cmdTrim, n: 4096}, {cmd: cmdWriteZeroes, n: 4096}, {cmd: cmdCache, n: 4096},
+		{cmd: nbdproto.CmdRead, n: 4096}, {cmd: nbdproto.CmdRead, n: 1 << 20},
+		{cmd: nbdproto.CmdWrite, data: pattern(512, 0)}, {cmd: nbdproto.CmdWrite, data: pattern(1<<20, 0)},
+		{cmd: nbdproto.CmdWrite, flags: nbdproto.CmdFlagFUA, data: pattern(512, 0)},
+		{cmd: nbdproto.CmdFlush}, {cmd: nbdproto.CmdTrim, n: 4096}, {cmd: nbdproto.CmdWriteZeroes, n: 4096}, {cmd: nbdproto.CmdCache, n: 4096},
 	}
 	forModes(t, broken, func(t *testing.T, r *rig, m mode) {
 		fail(nil)
@@ -299,12 +301,12 @@ func TestExportErrors(t *testing.T) {
 			err  error
 			want uint32
 		}{
-			{errors.New("the disk is on fire"), eIO},
-			{syscall.EPERM, ePerm}, {syscall.ENOSPC, eNoSpc}, {syscall.EINVAL, eInval}, {syscall.EROFS, ePerm},
-			{syscall.EDQUOT, eNoSpc}, {syscall.ENOMEM, eNoMem}, {syscall.EOVERFLOW, eOverflow},
-			{syscall.ENOTSUP, eInval}, {syscall.ESHUTDOWN, eShutdown}, {syscall.EBADF, eIO},
-			{fmt.Errorf("text \xff\x00: %w", syscall.ENOSPC), eNoSpc},
-			{errors.New(strings.Repeat("long", 4000)), eIO},
+			{errors.New("the disk is on fire"), nbdproto.EIO},
+			{syscall.EPERM, nbdproto.EPerm}, {syscall.ENOSPC, nbdproto.ENoSpc}, {syscall.EINVAL, nbdproto.EInval}, {syscall.EROFS, nbdproto.EPerm},
+			{syscall.EDQUOT, nbdproto.ENoSpc}, {syscall.ENOMEM, nbdproto.ENoMem}, {syscall.EOVERFLOW, nbdproto.EOverflow},
+			{syscall.ENOTSUP, nbdproto.EInval}, {syscall.ESHUTDOWN, nbdproto.EShutdown}, {syscall.EBADF, nbdproto.EIO},
+			{fmt.Errorf("text \xff\x00: %w", syscall.ENOSPC), nbdproto.ENoSpc},
+			{errors.New(strings.Repeat("long", 4000)), nbdproto.EIO},
 		} {
 			fail(e.err)
 			for _, x := range all {
@@ -318,14 +320,14 @@ func TestExportErrors(t *testing.T) {
 			}
 		}
 		fail(fmt.Errorf("reading: %w", &OffsetError{Offset: 8192, Err: syscall.EIO}))
-		if a := c.do(req{cmd: cmdRead, off: 4096, n: 8192}); m != simple && a.errOff != 8192 {
+		if a := c.do(req{cmd: nbdproto.CmdRead, off: 4096, n: 8192}); m != simple && a.errOff != 8192 {
 			t.Errorf("the error's offset is %d", a.errOff)
 		}
-		if a := c.do(req{cmd: cmdRead, n: 4096}); a.errOff != 0 || a.errno != eIO {
+		if a := c.do(req{cmd: nbdproto.CmdRead, n: 4096}); a.errOff != 0 || a.errno != nbdproto.EIO {
 			t.Errorf("an offset outside of the request: %d, error %d", a.errOff, a.errno)
 		}
 		fail(nil)
-		c.ok(req{cmd: cmdRead, n: 4096})
+		c.ok(req{cmd: nbdproto.CmdRead, n: 4096})
 	})
 }
 
@@ -333,8 +335,8 @@ func TestExportErrors(t *testing.T) {
 func TestGrow(t *testing.T) {
 	r := newRig(t, nil)
 	c := r.enter(t, extended, "disk")
-	x := req{cmd: cmdWrite, off: testSize, data: []byte("beyond")}
-	if a := c.do(x); a.errno != eNoSpc {
+	x := req{cmd: nbdproto.CmdWrite, off: testSize, data: []byte("beyond")}
+	if a := c.do(x); a.errno != nbdproto.ENoSpc {
 		t.Fatalf("error %d", a.errno)
 	}
 	r.shelf.disks["disk"].Grow(testSize + 4096)
@@ -346,14 +348,14 @@ func TestFlushOnFUA(t *testing.T) {
 	r := newRig(t, nil)
 	c := r.enter(t, extended, "disk")
 	want := int64(0)
-	for _, flags := range []uint16{0, cmdFlagFUA} {
+	for _, flags := range []uint16{0, nbdproto.CmdFlagFUA} {
 		for _, x := range []req{
-			{cmd: cmdWrite, data: pattern(512, 0)}, {cmd: cmdWrite, data: pattern(1<<20, 0)},
-			{cmd: cmdTrim, n: 4096}, {cmd: cmdWriteZeroes, n: 4096},
+			{cmd: nbdproto.CmdWrite, data: pattern(512, 0)}, {cmd: nbdproto.CmdWrite, data: pattern(1<<20, 0)},
+			{cmd: nbdproto.CmdTrim, n: 4096}, {cmd: nbdproto.CmdWriteZeroes, n: 4096},
 		} {
 			x.flags = flags
 			c.ok(x)
-			if flags == cmdFlagFUA {
+			if flags == nbdproto.CmdFlagFUA {
 				want++
 			}
 			if got := r.shelf.disks["disk"].Flushes(); got != want {
@@ -371,9 +373,9 @@ func TestReadHoles(t *testing.T) {
 		for _, off := range []int{64 << 10, 1 << 20, 1<<20 + 8192, 2<<20 - 512, testSize - 4096} {
 			p := pattern(4096, byte(off>>9))
 			copy(want[off:], p)
-			c.ok(req{cmd: cmdWrite, off: uint64(off), data: p})
+			c.ok(req{cmd: nbdproto.CmdWrite, off: uint64(off), data: p})
 		}
-		a := c.ok(req{cmd: cmdRead, n: testSize})
+		a := c.ok(req{cmd: nbdproto.CmdRead, n: testSize})
 		if !bytes.Equal(a.data, want) {
 			t.Error("wrong data")
 		}
@@ -381,7 +383,7 @@ func TestReadHoles(t *testing.T) {
 			t.Errorf("%d holes", holes)
 		}
 		for range 2 { // by the reader, by a worker
-			if a := c.ok(req{cmd: cmdRead, off: 512, n: 4096}); m != simple && a.holes != 1 {
+			if a := c.ok(req{cmd: nbdproto.CmdRead, off: 512, n: 4096}); m != simple && a.holes != 1 {
 				t.Errorf("%d holes in a short read of one", a.holes)
 			}
 		}
@@ -389,7 +391,7 @@ func TestReadHoles(t *testing.T) {
 			return
 		}
 		for _, n := range []uint64{4096, 65536, testSize} {
-			a := c.ok(req{cmd: cmdRead, flags: cmdFlagDF, n: n})
+			a := c.ok(req{cmd: nbdproto.CmdRead, flags: nbdproto.CmdFlagDF, n: n})
 			if a.chunks != 1 || a.holes != 0 || !bytes.Equal(a.data, want[:n]) {
 				t.Errorf("read of %d with DF: %d chunks, %d holes", n, a.chunks, a.holes)
 			}
@@ -400,7 +402,7 @@ func TestReadHoles(t *testing.T) {
 // TestUnwantedBytesAfterDisconnect: what follows a goodbye is ignored.
 func TestUnwantedBytesAfterDisconnect(t *testing.T) {
 	c := newRig(t, nil).enter(t, simple, "disk")
-	c.write(append(req{cmd: cmdDisc}.bytes(simple), "garbage"...))
+	c.write(append(req{cmd: nbdproto.CmdDisc}.bytes(simple), "garbage"...))
 	if p, _ := io.ReadAll(c.nc); len(p) != 0 {
 		t.Errorf("%x after the goodbye", p)
 	}

@@ -1,5 +1,7 @@
 package nbd
 
+import "lsad/internal/nbdproto"
+
 // newJob returns a job for r with a buffer for n bytes, 0 for none, after waiting until the connection may have
 // one more in flight. It is nil if there is no memory for the buffer.
 func (c *conn) newJob(r *request, n int) (*job, error) {
@@ -70,11 +72,11 @@ func (c *conn) submitGroup() error {
 
 // inPieces serves a request for whose data there is no memory, in the reader and with the buffers that it has.
 func (c *conn) inPieces(r *request) error {
-	if r.cmd == cmdRead {
+	if r.cmd == nbdproto.CmdRead {
 		return c.readInPieces(r)
 	}
 	// A hint to the cache can be ignored, and the status of a range may be told in part.
-	if r.cmd == cmdBlockStatus {
+	if r.cmd == nbdproto.CmdBlockStatus {
 		return c.statusInPieces(r)
 	}
 	return c.succeed(r)
@@ -88,7 +90,7 @@ func (c *conn) readInPieces(r *request) error {
 		return err
 	}
 	structured := c.sess.structured || c.sess.extended
-	if structured && req.has(cmdFlagDF) && req.n > inlineMax {
+	if structured && req.has(nbdproto.CmdFlagDF) && req.n > inlineMax {
 		return c.failRequest(&req, errReadTooBig)
 	}
 	if err := c.send.exclusive(); err != nil {
@@ -107,7 +109,7 @@ func (c *conn) streamRead(r *request, structured bool) (cause, err error) {
 	for at := int64(0); at < r.n; {
 		n, h, flags := int(min(r.n-at, inlineMax)), 0, uint16(0)
 		if at+int64(n) == r.n {
-			flags = replyFlagDone
+			flags = nbdproto.ReplyFlagDone
 		}
 		if structured || at == 0 {
 			h = c.sess.putDataHeader(s.b[:], r, flags, r.off+at, n)

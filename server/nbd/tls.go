@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+
+	"lsad/internal/nbdproto"
 )
 
 // LoadTLS reads a server's certificate (with its chain) and key from PEM files. With a clientCA, also a PEM
@@ -35,18 +37,18 @@ func (h *handshake) startTLS() error {
 	cfg := &h.c.srv.cfg
 	switch {
 	case cfg.TLSMode == TLSOff:
-		h.refuse(optStartTLS, repErrPolicy, "TLS is not configured on this server")
+		h.refuse(nbdproto.OptStartTLS, nbdproto.RepErrPolicy, "TLS is not configured on this server")
 		return nil
-	case h.flags&flagFixedNewstyle == 0:
-		h.refuse(optStartTLS, repErrPolicy, "TLS needs fixed newstyle negotiation")
+	case h.flags&nbdproto.FlagFixedNewstyle == 0:
+		h.refuse(nbdproto.OptStartTLS, nbdproto.RepErrPolicy, "TLS needs fixed newstyle negotiation")
 		return nil
 	case h.tls:
-		h.refuse(optStartTLS, repErrInvalid, "TLS is in use already")
+		h.refuse(nbdproto.OptStartTLS, nbdproto.RepErrInvalid, "TLS is in use already")
 		return nil
-	case !h.noData(optStartTLS):
+	case !h.noData(nbdproto.OptStartTLS):
 		return nil
 	}
-	h.reply(optStartTLS, repAck)
+	h.reply(nbdproto.OptStartTLS, nbdproto.RepAck)
 	if err := h.send(); err != nil {
 		return err
 	}

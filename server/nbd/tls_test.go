@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"lsad/internal/nbdproto"
 )
 
 // pki is a directory with certificates under the names that libnbd and QEMU expect.
@@ -110,7 +112,7 @@ func (p *pki) clientConfig(t testing.TB, file string) *tls.Config {
 // startTLS makes the client go on over TLS.
 func (c *client) startTLS(cfg *tls.Config) {
 	c.t.Helper()
-	c.ack(optStartTLS, nil)
+	c.ack(nbdproto.OptStartTLS, nil)
 	t := tls.Client(c.nc, cfg)
 	if err := t.Handshake(); err != nil {
 		c.t.Fatal(err)
@@ -122,31 +124,31 @@ func TestTLSAllow(t *testing.T) {
 	p := newPKI(t)
 	r := newRig(t, p.use(t, TLSAllow))
 	plain := r.enter(t, structured, "disk")
-	plain.ok(req{cmd: cmdRead, n: 4096})
+	plain.ok(req{cmd: nbdproto.CmdRead, n: 4096})
 
 	c := r.dial(t)
-	c.greet(flagFixedNewstyle)
-	c.ack(optStructuredReply, nil)
+	c.greet(nbdproto.FlagFixedNewstyle)
+	c.ack(nbdproto.OptStructuredReply, nil)
 	c.setMeta("disk", "base:allocation")
-	if rep := c.option(optStartTLS, []byte{1}); rep[0].typ != repErrInvalid {
+	if rep := c.option(nbdproto.OptStartTLS, []byte{1}); rep[0].typ != nbdproto.RepErrInvalid {
 		t.Errorf("STARTTLS with data: %#x", rep[0].typ)
 	}
 	c.startTLS(p.clientConfig(t, "client"))
-	if rep := c.option(optStartTLS, nil); rep[0].typ != repErrInvalid {
+	if rep := c.option(nbdproto.OptStartTLS, nil); rep[0].typ != nbdproto.RepErrInvalid {
 		t.Errorf("second STARTTLS: %#x", rep[0].typ)
 	}
 	// Nothing of what was negotiated in the clear holds.
-	if rep := c.option(optSetMetaContext, metaData("disk", "base:allocation")); rep[0].typ != repErrInvalid {
+	if rep := c.option(nbdproto.OptSetMetaContext, metaData("disk", "base:allocation")); rep[0].typ != nbdproto.RepErrInvalid {
 		t.Errorf("structured replies outlived STARTTLS: %#x", rep[0].typ)
 	}
 	c.mode = simple
 	c.goTo("disk")
-	if c.flags&flagSendDF != 0 {
+	if c.flags&nbdproto.FlagSendDF != 0 {
 		t.Error("DF outlived STARTTLS")
 	}
 	data := pattern(300<<10, 3)
-	c.ok(req{cmd: cmdWrite, off: 5, data: data})
-	if a := c.ok(req{cmd: cmdRead, off: 5, n: uint64(len(data))}); string(a.data) != string(data) {
+	c.ok(req{cmd: nbdproto.CmdWrite, off: 5, data: data})
+	if a := c.ok(req{cmd: nbdproto.CmdRead, off: 5, n: uint64(len(data))}); string(a.data) != string(data) {
 		t.Error("wrong data over TLS")
 	}
 	info := r.Connections()[1]
@@ -163,27 +165,27 @@ func TestTLSRequire(t *testing.T) {
 	p := newPKI(t)
 	r := newRig(t, p.use(t, TLSRequire))
 	c := r.dial(t)
-	c.greet(flagFixedNewstyle)
-	for _, opt := range []uint32{optList, optInfo, optGo, optStructuredReply, optExtendedHeaders, optListMetaContext, optSetMetaContext, 99} {
-		if rep := c.option(opt, infoData("disk")); rep[0].typ != repErrTLSReqd {
+	c.greet(nbdproto.FlagFixedNewstyle)
+	for _, opt := range []uint32{nbdproto.OptList, nbdproto.OptInfo, nbdproto.OptGo, nbdproto.OptStructuredReply, nbdproto.OptExtendedHeaders, nbdproto.OptListMetaContext, nbdproto.OptSetMetaContext, 99} {
+		if rep := c.option(opt, infoData("disk")); rep[0].typ != nbdproto.RepErrTLSReqd {
 			t.Errorf("option %d before STARTTLS: %#x", opt, rep[0].typ)
 		}
 	}
 	c.startTLS(p.clientConfig(t, "client"))
-	c.ack(optExtendedHeaders, nil)
+	c.ack(nbdproto.OptExtendedHeaders, nil)
 	c.mode = extended
 	c.goTo("disk")
-	c.ok(req{cmd: cmdWrite, data: []byte("secret")})
+	c.ok(req{cmd: nbdproto.CmdWrite, data: []byte("secret")})
 	c.disconnect()
 
 	c = r.dial(t)
-	c.greet(flagFixedNewstyle)
-	c.ack(optAbort, nil)
+	c.greet(nbdproto.FlagFixedNewstyle)
+	c.ack(nbdproto.OptAbort, nil)
 	c.closed()
 
 	for what, send := range map[string][]byte{
-		"EXPORT_NAME in the clear":        append([]byte{0, 0, 0, 1}, option(optExportName, []byte("disk"))...),
-		"a client without fixed newstyle": append([]byte{0, 0, 0, 0}, option(optList, nil)...),
+		"EXPORT_NAME in the clear":        append([]byte{0, 0, 0, 1}, option(nbdproto.OptExportName, []byte("disk"))...),
+		"a client without fixed newstyle": append([]byte{0, 0, 0, 0}, option(nbdproto.OptList, nil)...),
 	} {
 		t.Run(what, func(t *testing.T) {
 			c := r.dial(t)
@@ -203,8 +205,8 @@ func TestTLSClientCertificate(t *testing.T) {
 	for what, cfg := range map[string]*tls.Config{"none": p.clientConfig(t, ""), "foreign": stranger} {
 		t.Run(what, func(t *testing.T) {
 			c := r.dial(t)
-			c.greet(flagFixedNewstyle)
-			c.ack(optStartTLS, nil)
+			c.greet(nbdproto.FlagFixedNewstyle)
+			c.ack(nbdproto.OptStartTLS, nil)
 			tc := tls.Client(c.nc, cfg)
 			err := tc.Handshake()
 			if err == nil { // with TLS 1.3 the client hears of it later
@@ -222,9 +224,9 @@ func TestTLSClientCertificate(t *testing.T) {
 func TestTLSInjection(t *testing.T) {
 	p := newPKI(t)
 	c := newRig(t, p.use(t, TLSAllow)).dial(t)
-	c.greet(flagFixedNewstyle)
-	c.write(append(option(optStartTLS, nil), option(optStructuredReply, nil)...))
-	if rep := c.optReplies(optStartTLS); rep[0].typ != repAck {
+	c.greet(nbdproto.FlagFixedNewstyle)
+	c.write(append(option(nbdproto.OptStartTLS, nil), option(nbdproto.OptStructuredReply, nil)...))
+	if rep := c.optReplies(nbdproto.OptStartTLS); rep[0].typ != nbdproto.RepAck {
 		t.Fatalf("STARTTLS: %#x", rep[0].typ)
 	}
 	if err := tls.Client(c.nc, p.clientConfig(t, "client")).Handshake(); err == nil {
@@ -270,17 +272,17 @@ func TestTLSBatches(t *testing.T) {
 	c := r.dial(t)
 	below := &holdBack{Conn: c.nc}
 	c.nc = below
-	c.greet(flagFixedNewstyle)
+	c.greet(nbdproto.FlagFixedNewstyle)
 	c.startTLS(p.clientConfig(t, "client"))
 	c.goTo("disk")
 	const n = 64
 	below.on = true
 	for i := range uint64(n) {
-		c.send(req{cmd: cmdWrite, cookie: i, off: i * 512, data: pattern(512, byte(i))})
+		c.send(req{cmd: nbdproto.CmdWrite, cookie: i, off: i * 512, data: pattern(512, byte(i))})
 	}
 	below.Conn.Write(below.held)
 	for i := range uint64(n) {
-		c.answer(req{cmd: cmdWrite, cookie: i})
+		c.answer(req{cmd: nbdproto.CmdWrite, cookie: i})
 	}
 	if batches, writes := r.shelf.disks["disk"].Batches(); writes != n || batches > n/4 {
 		t.Errorf("%d writes in %d batches", writes, batches)

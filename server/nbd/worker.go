@@ -2,6 +2,8 @@ package nbd
 
 import (
 	"time"
+
+	"lsad/internal/nbdproto"
 )
 
 // maxCacheBytes bounds what one CACHE request reads, in bytes. It is a hint, and needs not be taken whole.
@@ -41,23 +43,23 @@ func (c *conn) execute(j *job) (reply [][]byte, err error) {
 	}
 	r := &j.req
 	switch r.cmd {
-	case cmdRead:
+	case nbdproto.CmdRead:
 		return c.readJob(j)
-	case cmdBlockStatus:
+	case nbdproto.CmdBlockStatus:
 		p, err := c.statusJob(j)
 		return j.whole(p), err
-	case cmdWrite:
+	case nbdproto.CmdWrite:
 		j.offs[0], j.datas[0], j.errs[0] = r.off, j.buf.b[:r.n], nil
 		c.export.WriteBatch(j.offs[:], j.datas[:], j.errs[:])
 		err = j.errs[0]
-	case cmdTrim:
+	case nbdproto.CmdTrim:
 		err = c.export.Trim(r.off, r.n)
-	case cmdWriteZeroes:
-		err = c.export.WriteZeroes(r.off, r.n, r.has(cmdFlagNoHole))
-	case cmdCache:
+	case nbdproto.CmdWriteZeroes:
+		err = c.export.WriteZeroes(r.off, r.n, r.has(nbdproto.CmdFlagNoHole))
+	case nbdproto.CmdCache:
 		err = c.cache(j)
 	}
-	if err == nil && r.has(cmdFlagFUA) && r.cmd != cmdCache {
+	if err == nil && r.has(nbdproto.CmdFlagFUA) && r.cmd != nbdproto.CmdCache {
 		err = c.export.Flush()
 	}
 	if err != nil {
@@ -74,7 +76,7 @@ func (j *job) whole(reply []byte) [][]byte {
 
 // success appends the reply of a successful request to the job's.
 func (c *conn) success(j *job, r *request) []byte {
-	var b [extendedReplySize]byte
+	var b [nbdproto.ExtendedReplySize]byte
 	j.reply = append(j.reply, b[:c.sess.putSuccess(b[:], r)]...)
 	return j.reply
 }

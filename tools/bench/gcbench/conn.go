@@ -13,18 +13,11 @@ import (
 	"time"
 
 	"lsad/internal/nbdclient"
+	"lsad/internal/nbdproto"
 )
 
 // BlockSize is that of the requests of the load, bytes.
 const BlockSize = 4096
-
-// Numbers of the NBD protocol, doc/proto.md of NetworkBlockDevice/nbd.
-const (
-	magicRequest     = 0x25609513
-	magicSimpleReply = 0x67446698
-	cmdRead          = 0
-	cmdWrite         = 1
-)
 
 // ErrData says that a read brought what was never written there.
 var ErrData = errors.New("wrong data")
@@ -126,16 +119,16 @@ func (c *Conn) start(ctx context.Context, r request) error {
 		return ctx.Err()
 	}
 	c.slots[slot] = r
-	cmd := uint16(cmdWrite)
+	cmd := uint16(nbdproto.CmdWrite)
 	if r.read {
-		cmd = cmdRead
+		cmd = nbdproto.CmdRead
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
 		return c.err
 	}
-	p := binary.BigEndian.AppendUint32(c.out, magicRequest)
+	p := binary.BigEndian.AppendUint32(c.out, nbdproto.MagicRequest)
 	p = binary.BigEndian.AppendUint16(p, 0)
 	p = binary.BigEndian.AppendUint16(p, cmd)
 	p = binary.BigEndian.AppendUint64(p, uint64(slot))
@@ -198,7 +191,7 @@ func (c *Conn) reply(in *bufio.Reader) error {
 		return err
 	}
 	slot := binary.BigEndian.Uint64(head[8:])
-	if binary.BigEndian.Uint32(head[:]) != magicSimpleReply || slot >= maxInFlight {
+	if binary.BigEndian.Uint32(head[:]) != nbdproto.MagicSimpleReply || slot >= maxInFlight {
 		return fmt.Errorf("not a reply: %x", head)
 	}
 	r := c.slots[slot]
