@@ -36,6 +36,12 @@ func (d *Device) turnOver(available int, victim SegmentInfo, now time.Time) bool
 	return now.Add(time.Duration(takes)).After(end) && float64(available-d.limits.Low) > needed
 }
 
+// leftover is a segment that a collection did not empty: it is let alone until its live blocks, or its use, are others.
+type leftover struct {
+	opened uint64
+	live   int
+}
+
 // choose picks the next victim, or reports that this collection is over. d.mu is held.
 func (d *Device) choose(available int) (SegmentInfo, bool) {
 	ended := Ended(d.reason, available, d.limits)
@@ -57,7 +63,7 @@ func (d *Device) choose(available int) (SegmentInfo, bool) {
 			if s.Live >= s.Capacity || float64(s.Live) > liveMax*float64(s.Capacity) {
 				return true
 			}
-			if live, ok := d.kept[s.ID]; ok && live == s.Live {
+			if k, ok := d.kept[s.ID]; ok && k == (leftover{s.Opened, s.Live}) {
 				return true
 			}
 			return fn(s)
@@ -73,14 +79,16 @@ func (d *Device) Done(moved int, err error) {
 	d.run.moved += moved
 	d.totals.Moved += uint64(moved)
 	if err != nil {
-		d.kept[d.victim.ID] = d.victim.Live
+		d.kept[d.victim.ID] = leftover{d.victim.Opened, d.victim.Live}
 		d.totals.Errors++
 		d.lastError = err.Error()
 		d.run.gained -= float64(moved) / float64(d.victim.Capacity)
 		d.fill.gain(-float64(moved) / float64(d.victim.Capacity))
 		return
 	}
-	delete(d.kept, d.victim.ID)
+	// Mostly these were overwritten meanwhile and the segment is empty. One that is not, since its blocks cannot be
+	// read, say, must not be the best victim again and again.
+	d.kept[d.victim.ID] = leftover{d.victim.Opened, d.victim.Live - moved}
 	gain := 1 - float64(moved)/float64(d.victim.Capacity)
 	d.run.gained += gain
 	d.fill.gain(gain)

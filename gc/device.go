@@ -37,8 +37,8 @@ type Device struct {
 	share     float64       // of the device's time that collection takes
 	owed      time.Duration // pause not yet taken
 	fill      fill
-	kept      map[SegmentID]int // segments that could not be collected, by their live blocks then
-	retry     time.Time         // no victim was found: not before then
+	kept      map[SegmentID]leftover // what the last collection of each segment left in it
+	retry     time.Time              // no victim was found: not before then
 	totals    Totals
 	recent    []Run // newest last
 	lastError string
@@ -61,7 +61,7 @@ func newDevice(t Target, policy string) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Device{target: t, policy: p, wake: make(chan struct{}, 1), kept: map[SegmentID]int{}, share: relaxedShare}, nil
+	return &Device{target: t, policy: p, wake: make(chan struct{}, 1), kept: map[SegmentID]leftover{}, share: relaxedShare}, nil
 }
 
 // Name of the device.

@@ -17,6 +17,7 @@ type fake struct {
 	sealed   []SegmentInfo
 	slow     bool // collected segments stay pending
 	fail     map[SegmentID]error
+	stuck    map[SegmentID]int // blocks that cannot be moved
 	took     []SegmentID
 	released int
 	each     time.Duration // of a collection
@@ -85,6 +86,10 @@ func (f *fake) collect(id SegmentID) (int, error) {
 			continue
 		}
 		f.took = append(f.took, id)
+		if left := f.stuck[id]; left > 0 {
+			f.sealed[i].Live = left
+			return s.Live - left, nil
+		}
 		f.sealed = append(f.sealed[:i], f.sealed[i+1:]...)
 		if f.slow {
 			f.counts.Pending++
@@ -241,6 +246,44 @@ func TestFailedSegmentIsLeftAlone(t *testing.T) {
 	drain(t, c, ds[0], f, epoch)
 	if f.took[len(f.took)-1] != 0 && f.took[len(f.took)-2] != 0 {
 		t.Fatalf("segment 0 was not tried again: %v", f.took)
+	}
+}
+
+// A segment some of whose blocks could not be moved, which is no error, is not the best victim for ever.
+func TestSegmentThatIsNotEmptied(t *testing.T) {
+	f := newFake("d0", 100, 4)
+	f.stuck = map[SegmentID]int{0: 5}
+	c, ds := mustNew(t, marks, f)
+	for now := epoch; f.Count().Unused < 6; now = now.Add(retryAfter) {
+		a := c.Step(ds[0], now)
+		if !a.Collect || len(f.took) > 10 {
+			t.Fatalf("%d unused, collected %v", f.Count().Unused, f.took)
+		}
+		ds[0].Done(f.collect(a.Victim.ID))
+	}
+	count := func() (n int) {
+		for _, id := range f.took {
+			if id == 0 {
+				n++
+			}
+		}
+		return n
+	}
+	if n := count(); n != 1 {
+		t.Fatalf("collected %d times: %v", n, f.took)
+	}
+	f.sealed[0].Live--
+	f.use(3)
+	drain(t, c, ds[0], f, epoch.Add(time.Minute))
+	if count() != 2 {
+		t.Fatalf("not tried again when it had other blocks: %v", f.took)
+	}
+	delete(f.stuck, 0)
+	f.sealed[0].Live, f.sealed[0].Opened = 5, 7 // another use of the segment
+	f.use(3)
+	drain(t, c, ds[0], f, epoch.Add(2*time.Minute))
+	if count() != 3 {
+		t.Fatalf("not tried again in another use: %v", f.took)
 	}
 }
 
