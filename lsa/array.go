@@ -101,6 +101,7 @@ type background struct {
 	checkpoint chan struct{}
 	prepare    chan struct{}
 	tidy       chan struct{}
+	layers     chan struct{}
 	sync       chan struct{}
 	rebuild    chan struct{}
 }
