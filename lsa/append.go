@@ -179,7 +179,9 @@ func (a *Array) void(b *batch, r *record, cause error) error {
 	v.second = placement{}
 	v.flags, v.blocks, v.entryBytes, v.sectors = format.FlagVoid, 0, 0, 1
 	avoid := b.avoid // is for blocks, and a void has none
-	b.avoid = 0
+	if !planted(ruleVoidAnywhere) {
+		b.avoid = 0
+	}
 	defer func() { b.avoid = avoid }()
 	for range a.devs() {
 		if !a.relocateRecord(b, &v) {

@@ -65,6 +65,9 @@ func (a *Array) applyMove(c *change) {
 	}
 	for ok {
 		if a.blocks.Move(layer.ID, c.block, c.oldLSN, c.from, c.place) {
+			if planted(ruleMoveKeepsOther) && len(c.crcs) > 0 {
+				a.blocks.Write(layer.ID, c.block, 1, c.oldLSN, c.place, 0, func(int) uint32 { return c.crcs[0] })
+			}
 			return
 		}
 		layer, ok = a.blocks.Layers.Get(layer.MergeInto)

@@ -20,7 +20,7 @@ const lostLead = 1 << 32
 
 // newer says whether a superblock was written after another.
 func newer(s, than *format.Superblock) bool {
-	if x, y := s.Sequence/lostLead, than.Sequence/lostLead; x != y {
+	if x, y := s.Sequence/lostLead, than.Sequence/lostLead; x != y && !planted(ruleKnowMost) {
 		return x > y
 	}
 	return s.Epoch > than.Epoch || s.Epoch == than.Epoch && s.Sequence > than.Sequence
@@ -32,7 +32,7 @@ func newer(s, than *format.Superblock) bool {
 // checkpoint it is lost, so that a recovery between then and now knows why
 // there are gaps; then it is gone.
 func (a *Array) giveUpMissing() error {
-	if a.missing == 0 {
+	if a.missing == 0 || planted(ruleGiveUpFirst) {
 		return nil
 	}
 	a.super.mu.Lock()
@@ -43,7 +43,9 @@ func (a *Array) giveUpMissing() error {
 			row.State = format.DeviceLost
 		}
 	}
-	a.super.sequence = (a.super.sequence/lostLead + 1) * lostLead
+	if !planted(ruleKnowMost) {
+		a.super.sequence = (a.super.sequence/lostLead + 1) * lostLead
+	}
 	a.super.mu.Unlock()
 	return a.insistOnSuperblocks()
 }

@@ -97,7 +97,10 @@ func (a *Array) introduce(d *device, remember func() error) error {
 	defer s.mu.Unlock()
 	s.rows = append(s.rows, d.row)
 	s.sequence++
-	err := writeSuperblock(d.dev, s.superblock(d.slot), d.syncOnce)
+	var err error
+	if !planted(ruleIntroduceFirst) {
+		err = writeSuperblock(d.dev, s.superblock(d.slot), d.syncOnce)
+	}
 	if err == nil && remember != nil {
 		err = remember()
 	}

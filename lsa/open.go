@@ -133,7 +133,7 @@ func (a *Array) adoptDevice(dev blockdev.Device, s, newest *format.Superblock) e
 		if a.devs()[slot] != nil {
 			return fmt.Errorf("device %s: %w: %s has the same identity; one is a copy of the other", dev.Name(), ErrForeignDevice, a.devs()[slot].dev.Name())
 		}
-		if row.State == format.DeviceGone || row.State == format.DeviceLost || row.State == format.DeviceInService && s.Epoch < newest.Epoch && newest.Served {
+		if stale := row.State == format.DeviceGone || row.State == format.DeviceLost || row.State == format.DeviceInService && s.Epoch < newest.Epoch && newest.Served; stale && !planted(ruleRefuseStale) {
 			return fmt.Errorf("device %s: %w: the array was used without it since (its epoch is %d, the array's %d)", dev.Name(), ErrStaleDevice, s.Epoch, newest.Epoch)
 		}
 		if n := segmentsOf(dev, d.segBytes); n < int64(row.Segments) {

@@ -54,6 +54,9 @@ func (a *Array) pickPair(b *batch, need uint32) (to [2]*device) {
 	if to[1] == nil {
 		return [2]*device{}
 	}
+	if planted(ruleCopiesApart) {
+		to[1] = to[0]
+	}
 	if b.origin == originUser {
 		l.pair, l.stretch = to, a.stretchBytes()
 	}

@@ -40,6 +40,9 @@ func (a *Array) Rebuild(ctx context.Context, rate int64) (int64, error) {
 	failed := 0
 	var last error
 	err := w.run(a.layersOfTwo(), func(layer, page uint64, entries []blockmap.Entry) error {
+		if planted(ruleRebuildAll) && page > 0 {
+			return nil
+		}
 		groups := map[uint64][]missing{}
 		for i := range entries {
 			if m, ok := a.lacking(layer, page, &entries[i]); ok {

@@ -111,7 +111,7 @@ func (a *Array) evacuate(ctx context.Context, d *device, o RemoveOptions) error 
 	}
 	a.removal.blocks.Store(0)
 	a.removal.all.Store(d.live.Load())
-	for pass := 0; d.live.Load() > 0; pass++ {
+	for pass := 0; d.live.Load() > 0 && !planted(ruleEvacuateFirst); pass++ {
 		moved, damaged, busy, err := a.evacuatePass(ctx, d)
 		switch {
 		case err != nil:
@@ -204,8 +204,10 @@ func (a *Array) dropDevice(ctx context.Context, d *device, o RemoveOptions) erro
 	if unsaved > 0 {
 		return fmt.Errorf("%w: %d records on it that were never synced are not saved elsewhere yet", ErrFailed, unsaved)
 	}
-	if err := a.Checkpoint(ctx); err != nil {
-		return err
+	if !planted(ruleDropBehindCheckpoint) {
+		if err := a.Checkpoint(ctx); err != nil {
+			return err
+		}
 	}
 	a.checkpoint.mu.Lock()
 	defer a.checkpoint.mu.Unlock()

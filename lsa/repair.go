@@ -78,6 +78,11 @@ func (a *Array) repair(r repair) error {
 	buf := make([]byte, format.BlockSize)
 	good := e.Other(r.bad)
 	err = a.readPlace(buf, []blockmap.Entry{placed(&e, good)}, 0, false)
+	if planted(ruleRepairFromGood) {
+		d := a.devOf(r.bad)
+		err = d.dev.ReadAt(buf, d.offset(r.bad.Segment(), r.bad.Sector()))
+		good, r.bad = r.bad, good
+	}
 	a.readers.exit(turn)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNoGoodCopy, err)

@@ -29,4 +29,19 @@ const (
 	ruleRememberFailure
 	ruleVoidWins
 	ruleReopenIsDurable
+	// Of whole devices, and of two copies.
+	ruleRefuseStale
+	ruleGiveUpFirst
+	ruleKnowMost
+	ruleGapsOfLost
+	ruleTrimInTwo
+	ruleCatalogInTwo
+	ruleCopiesApart
+	ruleRepairFromGood
+	ruleMoveKeepsOther
+	ruleRebuildAll
+	ruleEvacuateFirst
+	ruleDropBehindCheckpoint
+	ruleIntroduceFirst
+	ruleVoidAnywhere
 )

@@ -194,7 +194,7 @@ func (a *Array) orderAndCut(found *scanned) (string, error) {
 					return "", fmt.Errorf("%w: %s", ErrGap, gap)
 				}
 				a.recovery.Gaps = append(a.recovery.Gaps, gap)
-			} else if !a.degraded && !planted(ruleCutAtGap) {
+			} else if (!a.degraded || planted(ruleGapsOfLost)) && !planted(ruleCutAtGap) {
 				break
 			}
 		}

@@ -116,6 +116,9 @@ func (a *Array) changePages(kind format.EntryKind, layer uint64, copies int, blo
 	b := newBatch(originUser)
 	defer b.release()
 	b.add, b.urgent, b.copies = add, kind == format.EntryTrim, copies
+	if planted(ruleTrimInTwo) {
+		b.copies = 1
+	}
 	for _, pg := range pages {
 		from, to := max(block, pg*blockmap.PageBlocks), min(block+count, (pg+1)*blockmap.PageBlocks)
 		if n := len(b.changes); n > 0 && b.changes[n-1].block+b.changes[n-1].count == from {

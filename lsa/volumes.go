@@ -289,6 +289,9 @@ func (a *Array) logChange(ch adminChange) (lsn uint64, err error) {
 	defer b.release()
 	// The catalogue outlives any one device, whatever the volumes ask for.
 	b.urgent, b.copies = true, 2
+	if planted(ruleCatalogInTwo) {
+		b.copies = 1
+	}
 	b.changes = append(b.changes, change{kind: format.EntryAdmin, admin: payload})
 	var applied error
 	b.apply = func() { applied = a.applyAdmin(payload) }

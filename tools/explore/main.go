@@ -37,7 +37,7 @@ func main() {
 	flag.IntVar(&o.Config.Writers, "writers", 0, "goroutines of the workload; 0 draws 1 to 4")
 	flag.BoolVar(&o.Config.Copies, "copies", true, "also volumes with two copies")
 	flag.BoolVar(&o.Config.Devices, "devices", false, "devices that die, are lost, come back, come and go; damage to one of them; scrubs and rebuilds")
-	flag.IntVar((*int)(&o.Config.Focus), "focus", 0, "1: more devices that fail, 2: more damage, 3: more collections")
+	flag.IntVar((*int)(&o.Config.Focus), "focus", 0, "1: more devices that fail, 2: more damage, 3: more collections, 4: more devices that are lost")
 	flag.IntVar(&o.Violations, "violations", 1, "stop after so many `violations`")
 	flag.StringVar(&profile, "cpuprofile", "", "write a CPU profile to `file`")
 	flag.BoolVar(&asJSON, "json", false, "print the totals as JSON")

@@ -12,8 +12,12 @@ func (r *Run) drawFlavour() {
 	if !r.cfg.Devices {
 		return
 	}
-	switch roll := r.rng.IntN(10); {
-	case roll == 0:
+	roll := r.rng.IntN(10)
+	if r.cfg.Focus == Losses {
+		roll = max(roll, 5)
+	}
+	switch {
+	case roll == 0: // such an array can only be read without one of its devices
 		r.copiesOnly = 1
 	case roll < 7:
 		r.copiesOnly = 2

@@ -29,7 +29,11 @@ type leftBehind struct {
 // lose has a device that can be spared be gone when the state is opened, in
 // about half of the states.
 func (r *Run) lose(i *instant) *instant {
-	if !r.cfg.Devices || i.spare == noneToSpare || r.rng.IntN(2) == 0 {
+	often := 1
+	if r.cfg.Focus == Losses {
+		often = 4
+	}
+	if !r.cfg.Devices || i.spare == noneToSpare || r.rng.IntN(1+often) == 0 {
 		return i
 	}
 	var slots []int
@@ -93,7 +97,7 @@ func (r *Run) checkComebacks(ctx context.Context, i *instant) error {
 		if old.since >= i.when {
 			return nil
 		}
-		if err := r.refused(ctx, i, append(slices.Clone(i.mems), old.mem), lsa.ErrStaleDevice); err != nil {
+		if err := r.refused(ctx, i, append(slices.Clone(i.mems), old.mem), lsa.ErrStaleDevice, lsa.ErrNotArray, lsa.ErrDamaged); err != nil {
 			return fmt.Errorf("a device came back that the array went on without: %w", err)
 		}
 	}

@@ -38,6 +38,21 @@ func (w *worker) deviceStep() {
 	}
 }
 
+// rareDevices: one step in so many is one of devices.
+func (r *Run) rareDevices() int {
+	if r.cfg.Focus == Losses {
+		return 12
+	}
+	return 30
+}
+
+// crashSoon has the array crash a little later as well.
+func (s *site) crashSoon() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.plan[s.count.Load()+1+s.rng.Int64N(8)] = 2
+}
+
 // join puts a device into a slot. A crash leaves it out until remember is called.
 func (s *site) join(slot int, m *blockdev.Mem) {
 	s.watch(slot, m)
@@ -93,6 +108,7 @@ func (w *worker) addDevice() {
 	}
 	w.expect("add device", err, false)
 	if err == nil {
+		w.site.crashSoon()
 		w.stats.change(func(t *Totals) { t.Added++ })
 	}
 }
@@ -114,6 +130,7 @@ func (w *worker) removeDevice() {
 		if slot == dead {
 			w.stale = append(w.stale, leftBehind{m, w.clock.Load()})
 		}
+		w.site.crashSoon()
 		w.stats.change(func(t *Totals) { t.Removed++ })
 	case w.faulted.Load(): // some devices may know it as gone
 	default:
@@ -143,7 +160,7 @@ func (r *Run) scrub(ctx context.Context) (*lsa.ScrubReport, error) {
 // possible. If it succeeds, the array can do without any one device.
 func (r *Run) makeWhole(ctx context.Context) {
 	r.trouble.Lock()
-	before := r.troubles
+	before, struck := r.troubles, r.site.death.struck.Load()
 	r.trouble.Unlock()
 	for range 20 {
 		first, err := r.scrub(ctx)
@@ -154,14 +171,14 @@ func (r *Run) makeWhole(ctx context.Context) {
 		if err != nil || len(r.servingSlots()) < 2 {
 			return
 		}
-		if first.Repaired > 0 || n > 0 || first.Missing > 0 && r.copiesOnly == 2 {
+		if first.Bad > first.Lost || n > 0 || first.Missing > 0 && r.copiesOnly == 2 {
 			continue
 		}
 		if first.Lost > 0 && r.copiesOnly == 2 || r.a.Checkpoint(ctx) != nil {
 			return
 		}
 		r.trouble.Lock()
-		if r.troubles == before && !r.foreign && (!r.site.death.planned.Load() || r.site.death.struck.Load()) {
+		if r.troubles == before && !r.foreign && (!r.site.death.planned.Load() || struck) {
 			r.spare.Store(anyToSpare)
 			r.stats.change(func(t *Totals) { t.Wholes++ })
 		}

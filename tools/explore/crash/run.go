@@ -42,6 +42,7 @@ const (
 	Faults            // devices that fail
 	Damage            // flipped bits
 	Collections       // collections, each with a checkpoint
+	Losses            // devices that are lost, that come and go; volumes with one copy and with two
 )
 
 // Violation is a broken promise, with what it takes to see it again.

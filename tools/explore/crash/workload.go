@@ -98,7 +98,7 @@ func (w *worker) step() {
 	if w.cfg.Focus == Collections && w.rng.IntN(6) == 0 {
 		w.collect(w.ctx, w.rng)
 		w.checkpoint()
-	} else if w.cfg.Devices && w.rng.IntN(30) == 0 {
+	} else if w.cfg.Devices && w.rng.IntN(w.rareDevices()) == 0 {
 		w.deviceStep()
 	} else if roll < 176 {
 		w.dataStep(roll)
