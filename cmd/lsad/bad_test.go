@@ -88,6 +88,7 @@ func TestBadStart(t *testing.T) {
 		{"data directory not writable", []string{"--dir=/proc/lsad"}, 1, []string{"/proc/lsad"}},
 		{"open to the network", []string{d, "--nbd=0.0.0.0:0"}, 2, []string{"0.0.0.0:0", "--tls-cert", "--insecure"}},
 		{"http open to the network", []string{d, "--http=:0"}, 2, []string{"--insecure"}},
+		{"map cache beyond the memory", []string{d, "--map-cache=100TiB"}, 2, []string{"map-cache", "this machine has"}},
 		{"no such group", []string{d, "--group=nosuchgroup"}, 2, []string{"nosuchgroup"}},
 		{"no such certificate", []string{d, "--tls-cert=c.pem", "--tls-key=k.pem"}, 2, []string{"c.pem", "no such file"}},
 		{"no such host", []string{d, "--nbd=no such host:1"}, 2, []string{"no such host"}},

@@ -40,12 +40,12 @@ func openDataDir(path string, create bool, made *undo) (d *dataDir, err error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && create:
 		if d.made, err = true, makeDir(path, made); err != nil {
-			return nil, fmt.Errorf("data directory: %w", err)
+			return nil, fmt.Errorf("data directory: %w; name one with --dir that can be made and written to", err)
 		}
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("data directory %s does not exist; name another with --dir", path)
 	case err != nil:
-		return nil, fmt.Errorf("data directory: %w", err)
+		return nil, fmt.Errorf("data directory: %w; name one with --dir that can be made and written to", err)
 	case !info.IsDir():
 		return nil, fmt.Errorf("data directory %s: it is not a directory; name another with --dir", path)
 	}
@@ -79,7 +79,7 @@ func (d *dataDir) takeLock(made *undo) error {
 	_, before := os.Lstat(path)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return fmt.Errorf("data directory %s is not writable: %w", d.path, err)
+		return fmt.Errorf("data directory %s is not writable: %w; name another with --dir, or be the user that it belongs to", d.path, err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		defer f.Close()

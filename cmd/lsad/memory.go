@@ -3,6 +3,10 @@ package main
 import (
 	"os"
 	"runtime/debug"
+
+	"golang.org/x/sys/unix"
+
+	"lsad/internal/config"
 )
 
 // nbdBufferBytes bounds the memory of the payload of NBD requests, over all connections.
@@ -14,6 +18,18 @@ const (
 	overheadBytes = 40 << 20
 	minMemory     = 192 << 20
 )
+
+// checkMemory refuses a map cache for which this machine has no room.
+func checkMemory(mapCache int64) error {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return nil // it cannot be told
+	}
+	if total := int64(info.Totalram) * int64(info.Unit); mapCache > total {
+		return config.Usagef("map-cache %v: this machine has %s of memory", config.Size(mapCache), size(total))
+	}
+	return nil
+}
 
 // tuneMemory bounds the heap of this process. The map cache is nearly all of it and lives long, so that letting the heap
 // double between collections, as the runtime does by default, would waste as much memory as the cache has. Pages of the

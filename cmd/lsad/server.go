@@ -84,6 +84,9 @@ func (s *server) checkSettings(ctx context.Context) (err error) {
 	if s.token, err = s.cfg.Token(); err != nil {
 		return err
 	}
+	if err := checkMemory(int64(s.cfg.MapCache)); err != nil {
+		return err
+	}
 	if len(s.cfg.Ublk) > 0 {
 		if err := ublk.Available(); err != nil {
 			return fmt.Errorf("ublk %s: %w", s.cfg.Ublk[0], err)

@@ -136,6 +136,7 @@ func TestBadSettings(t *testing.T) {
 		{[]string{"--device=a:0G"}, "above zero"},
 		{[]string{"--device=a:0"}, "above zero"},
 		{[]string{"--device=a:"}, "above zero"},
+		{[]string{"--device=a:64XB"}, "64XB"},
 		{[]string{"--device=a:12GB"}, "write GiB"},
 		{[]string{"--device=:1G"}, "path is missing"},
 		{[]string{"--device=a", "--device=./a"}, "named twice"},
@@ -239,6 +240,20 @@ func FuzzConfig(f *testing.F) {
 			t.Fatalf("%v, of\n%s", err, out)
 		}
 	})
+}
+
+// TestWrongKind holds that a value of the wrong kind is told of in words of the file.
+func TestWrongKind(t *testing.T) {
+	for text, want := range map[string]string{
+		"nbd = \"unix:x\"":       `wants a list`,
+		"dir = 5":                `wants text in quotes, such as "x", and is a number`,
+		"insecure = \"yes\"":     `wants true or false`,
+		"max-connections = true": `wants a number, and is true or false`,
+	} {
+		if err := Default().Decode(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
 }
 
 // TestPrintedConfig holds that every setting is shown, also a list with nothing in it.

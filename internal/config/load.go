@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"regexp"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -58,7 +59,7 @@ func (c *Config) Decode(text string) error {
 		if errors.As(err, &parse) {
 			return Usagef("line %d: %s", parse.Position.Line, strings.TrimPrefix(parse.Message, "toml: "))
 		}
-		return Usagef("%s", strings.TrimPrefix(err.Error(), "toml: "))
+		return Usagef("%s", plainType(strings.TrimPrefix(err.Error(), "toml: ")))
 	}
 	unknown := meta.Undecoded()
 	if len(unknown) == 0 {
@@ -72,6 +73,25 @@ func (c *Config) Decode(text string) error {
 		lines = append(lines, unknownKey(text, key))
 	}
 	return Usagef("%s", strings.Join(lines, "; "))
+}
+
+// wrongType is how the decoder tells of a value of another kind than the setting's.
+var wrongType = regexp.MustCompile(`incompatible types: TOML value has type (\S+); destination has type (\S+)`)
+
+// kinds are the decoder's words for kinds of values, in plain ones.
+var kinds = map[string]string{
+	"string": `text in quotes, such as "x"`, "slice": `a list, such as ["x"]`, "array": `a list, such as ["x"]`,
+	"bool": "true or false", "boolean": "true or false", "int64": "a number", "integer": "a number", "float64": "a number with a fraction",
+	"map": "a table", "table": "a table",
+}
+
+// plainType says what kind of value a setting wants.
+func plainType(message string) string {
+	m := wrongType.FindStringSubmatch(message)
+	if m == nil || kinds[m[1]] == "" || kinds[m[2]] == "" {
+		return message
+	}
+	return strings.Replace(message, m[0], fmt.Sprintf("it wants %s, and is %s", kinds[m[2]], kinds[m[1]]), 1)
 }
 
 func contains(keys []toml.Key, key toml.Key) bool {

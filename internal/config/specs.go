@@ -75,10 +75,10 @@ func ParseDeviceSpec(s string) (DeviceSpec, error) {
 		return DeviceSpec{}, Usagef("device %q: want PATH or PATH:SIZE", s)
 	}
 	i := strings.LastIndexByte(s, ':')
-	if i > 0 && strings.Trim(s[i+1:], "0") == "" && !strings.HasPrefix(s, "/dev/") {
+	if i > 0 && i == len(s)-1 {
 		return DeviceSpec{}, Usagef("device %q: want PATH, or PATH:SIZE with a size above zero", s)
 	}
-	if i < 0 || !looksLikeSize(s[i+1:]) {
+	if i < 0 || !looksLikeSize(s[i+1:]) && (strings.HasPrefix(s, "/dev/") || !isNumber(s[i+1:])) {
 		return DeviceSpec{Path: s}, nil
 	}
 	size, err := ParseSize(s[i+1:])
@@ -90,6 +90,9 @@ func ParseDeviceSpec(s string) (DeviceSpec, error) {
 	}
 	return DeviceSpec{Path: s[:i], Size: size}, nil
 }
+
+// isNumber says whether s is a number, maybe with some unit: a size, but below /dev, where names end in numbers.
+var isNumber = regexp.MustCompile(`^[0-9][0-9.,]* ?[A-Za-z]{0,3}$`).MatchString
 
 // looksLikeSize says whether s was meant as a size, right or wrong: a number with a unit, or one of seven digits
 // and more, since no device has less than a MiB. Names below /dev/disk/by-path end in shorter ones.
