@@ -188,7 +188,9 @@ func (t *target) printRestored(cmd *cobra.Command, r admin.Restored) error {
 	}
 	out := newTable(cmd.OutOrStdout())
 	out.row("The VM:", "is at the "+r.Owner+", which has all of its memory")
-	out.row("Could run after:", seconds(r.ToRunSeconds))
+	if r.ToRunSeconds > 0 { // it is not known of a VM that ran already
+		out.row("Could run after:", seconds(r.ToRunSeconds))
+	}
 	out.row("Took:", seconds(r.TookSeconds))
 	out.row("Sent:", fmt.Sprintf("%s; %d pages with data, %d free or zero", size(r.SentBytes), r.DataPages, r.ZeroPages))
 	out.row("Asked for:", fmt.Sprintf("%d times", r.Demanded))
