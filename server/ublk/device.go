@@ -25,7 +25,8 @@ type Device struct {
 	recorder Recorder
 	log      *slog.Logger
 
-	char   int // /dev/ublkcN
+	tuning sync.WaitGroup // tune
+	char   int            // /dev/ublkcN
 	queues []*queue
 	wg     sync.WaitGroup
 }
@@ -87,7 +88,7 @@ func Add(x Export, o Options) (*Device, error) {
 	if err := d.begin(p); err != nil {
 		return nil, errors.Join(err, d.undo())
 	}
-	d.tune()
+	d.tuning.Go(d.tune)
 	return d, nil
 }
 
@@ -166,7 +167,8 @@ func (d *Device) closeChar() error {
 // nothing else tells the driver.
 const requestTimeout = 3 * time.Second
 
-// tune sets what a device does not need to work; where /sys may not be written it keeps the kernel's default.
+// tune sets what a device does not need to work; where /sys may not be written it keeps the kernel's default. It
+// takes the kernel some 20 ms, in which requests have to be served: it waits for those under way, and holds back new ones.
 func (d *Device) tune() {
 	path := filepath.Join("/sys/block", filepath.Base(d.Path()), "queue/io_timeout")
 	if err := os.WriteFile(path, strconv.AppendInt(nil, requestTimeout.Milliseconds(), 10), 0); err != nil {
@@ -187,13 +189,18 @@ func (d *Device) InUse() bool {
 // use is not removed unless force is set: what its holder had cached is lost then, since the kernel fails what is
 // written to a device that is being stopped. The error Is ErrInUse.
 func (d *Device) Stop(force bool) error {
-	if err := d.settle(); err != nil {
+	d.tuning.Wait()
+	holder, err := d.settle()
+	if err != nil {
 		if !force {
 			return err
 		}
 		d.log.Warn("removing a ublk device that is in use", "device", d.Path(), "error", err)
 	}
-	err := command(cmdStop, control{id: uint32(d.info.ID)}, nil)
+	err = command(cmdStop, control{id: uint32(d.info.ID)}, nil)
+	if holder >= 0 {
+		unix.Close(holder) // it was there to keep others out
+	}
 	if err != nil {
 		return fmt.Errorf("stop %s: %w", d.Path(), err)
 	}
@@ -201,20 +208,22 @@ func (d *Device) Stop(force bool) error {
 	return errors.Join(d.closeChar(), remove(d.info.ID), d.export.Close())
 }
 
-// settle writes out the kernel's cache of the device. The error Is ErrInUse if somebody else may have more.
-func (d *Device) settle() error {
-	fd, err := unix.Open(d.Path(), unix.O_RDWR|unix.O_EXCL|unix.O_CLOEXEC, 0)
+// settle writes out the kernel's cache of the device, and returns a descriptor that keeps others from having it to
+// themselves until it is closed, -1 if the device is gone. The error Is ErrInUse if somebody may have more to write.
+// The descriptor is read-only: udev looks anew at a device that was open for writing.
+func (d *Device) settle() (holder int, err error) {
+	fd, err := unix.Open(d.Path(), unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
 	switch {
 	case errors.Is(err, unix.EBUSY):
-		return fmt.Errorf("%s is %w: unmount it, or end what else has it", d.Path(), ErrInUse)
+		return -1, fmt.Errorf("%s is %w: unmount it, or end what else has it", d.Path(), ErrInUse)
 	case err != nil:
-		return nil // read-only, or gone: nothing is cached that could be written
+		return -1, nil // gone: nothing is cached that could be written
 	}
-	defer unix.Close(fd)
 	if err := unix.Fsync(fd); err != nil {
-		return fmt.Errorf("write out what is cached of %s: %w", d.Path(), err)
+		unix.Close(fd) // the error says enough
+		return -1, fmt.Errorf("write out what is cached of %s: %w", d.Path(), err)
 	}
-	return nil
+	return fd, nil
 }
 
 // Leave ends serving but keeps the device: its requests wait for who resumes it. Those under way are completed or
@@ -222,6 +231,7 @@ func (d *Device) settle() error {
 func (d *Device) Leave() error { return errors.Join(d.leave(), d.export.Close()) }
 
 func (d *Device) leave() error {
+	d.tuning.Wait()
 	for _, q := range d.queues {
 		q.leave()
 	}

@@ -23,6 +23,14 @@
 // The guest reaches a TCP server on the host's loopback interface at [HostIP];
 // nothing else can be reached, neither from nor into the guest.
 //
+// # A whole system
+//
+// With [Options.System] the guest does not stay in the initramfs: the agent
+// mounts its first disk, a Debian with systemd that [CopySystem] made with
+// debootstrap, and becomes its init; the agent proper is then a service that
+// starts early and ends last. [VM.WaitOff] waits for a guest that shuts down by
+// itself. Such a boot takes fifteen seconds or more.
+//
 // # Disks and power loss
 //
 // A [Disk] is a raw file that outlives the guest. [VM.PowerOff] kills the

@@ -29,6 +29,7 @@ type disk struct {
 	name, dev string
 	// attach and detach are scripts; "" for a device that is always there.
 	attach, detach string
+	kind           string // to attachtime; "" for a device that is always there
 }
 
 func disks(queues int) []disk {
@@ -36,12 +37,12 @@ func disks(queues int) []disk {
 		{name: "null_blk", dev: "/dev/nullb0"},
 		{
 			name: "ublk", dev: "/dev/ublkb0",
-			attach: fmt.Sprintf("lsad ublk add vol0 --queues %d >/dev/null", queues), detach: "lsad ublk del vol0 >/dev/null",
+			attach: fmt.Sprintf("lsad ublk add vol0 --queues %d >/dev/null", queues), detach: "lsad ublk del vol0 >/dev/null", kind: "ublk",
 		},
 		{
 			name: "nbd", dev: "/dev/nbd0",
 			attach: fmt.Sprintf(": >/run/attached; lsad attach vol0 /dev/nbd0 --connections %d >/run/attached 2>/run/attach.log & until [ -s /run/attached ]; do sleep 0.01; done", queues),
-			detach: "lsad detach /dev/nbd0 >/dev/null",
+			detach: "lsad detach /dev/nbd0 >/dev/null", kind: "nbd",
 		},
 	}
 }
@@ -58,8 +59,12 @@ var rows = []row{
 	{"1m sequential write, depth 4", "--rw=write --bs=1m --iodepth=4"},
 }
 
-// firstIO is the name of the row that is measured by attaching.
-const firstIO = "attach to first read, ms"
+// Names of the rows that are measured by attaching: with a command, from its start on, and by a program that has
+// started already.
+const (
+	firstIO   = "attach to first read, ms"
+	firstIOIn = "the same without the command's start, ms"
+)
 
 // Result is the median of one row on one disk.
 type Result struct {
@@ -107,12 +112,18 @@ func run(ctx context.Context, w io.Writer, s settings) error {
 	if err := guest.BuildGo(ctx, "lsad/cmd/lsad", lsad); err != nil {
 		return err
 	}
+	attachtime := filepath.Join(dir, "attachtime")
+	if err := guest.BuildGo(ctx, "lsad/tools/bench/localbench/attachtime", attachtime); err != nil {
+		return err
+	}
 	vm, err := guest.Boot(ctx, guest.Options{
 		MemoryMiB: 3072, CPUs: s.cpus, CountInstructions: !s.wall,
 		Modules: []string{"nbd nbds_max=1", "ublk_drv", "null_blk nr_devices=1 gb=1 queue_mode=2", "ext4"},
 		Tools:   []string{"fio", "mkfs.ext4"},
-		Files:   map[string]string{"/usr/local/bin/lsad": lsad, "/etc/mke2fs.conf": "/etc/mke2fs.conf"},
-		Disks:   []guest.Disk{{Path: filepath.Join(dir, "disk"), Size: 4 << 30}},
+		Files: map[string]string{
+			"/usr/local/bin/lsad": lsad, "/usr/local/bin/attachtime": attachtime, "/etc/mke2fs.conf": "/etc/mke2fs.conf",
+		},
+		Disks: []guest.Disk{{Path: filepath.Join(dir, "disk"), Size: 4 << 30}},
 	})
 	if err != nil {
 		return err
@@ -152,6 +163,10 @@ func measure(ctx context.Context, vm *guest.VM, s settings) ([]Result, error) {
 			if err := detach(ctx, vm, d); err != nil {
 				return nil, err
 			}
+			if ms, err = attachStarted(ctx, vm, d); err != nil {
+				return nil, err
+			}
+			values[[2]string{firstIOIn, d.name}] = append(values[[2]string{firstIOIn, d.name}], ms...)
 		}
 	}
 	for _, d := range disks(s.queues) {
@@ -195,7 +210,7 @@ func rowNames() []string {
 	for _, r := range rows {
 		names = append(names, r.name)
 	}
-	return append(names, firstIO)
+	return append(names, firstIO, firstIOIn)
 }
 
 // scriptBegin begins every script.
@@ -217,6 +232,22 @@ func attach(ctx context.Context, vm *guest.VM, d disk) ([]float64, error) {
 		return nil, fmt.Errorf("times of %s: %q", d.name, out)
 	}
 	return []float64{(e - b) * 1000}, nil
+}
+
+// attachStarted is the same without the start of a command.
+func attachStarted(ctx context.Context, vm *guest.VM, d disk) ([]float64, error) {
+	if d.kind == "" {
+		return nil, nil
+	}
+	out, err := script(ctx, vm, scriptBegin+"attachtime "+d.kind+" vol0")
+	if err != nil {
+		return nil, err
+	}
+	var there, read float64
+	if _, err := fmt.Sscan(out, &there, &read); err != nil {
+		return nil, fmt.Errorf("times of %s: %q", d.name, out)
+	}
+	return []float64{read}, nil
 }
 
 func detach(ctx context.Context, vm *guest.VM, d disk) error {

@@ -28,7 +28,7 @@ func TestReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(b.String(), "\n")
-	if !strings.Contains(lines[1], "300 (290..310)") || !strings.Contains(lines[1], "1.50") || len(lines) != len(rows)+3 {
+	if !strings.Contains(lines[1], "300 (290..310)") || !strings.Contains(lines[1], "1.50") || len(lines) != len(rowNames())+2 {
 		t.Errorf("%s", b.String())
 	}
 }
