@@ -37,17 +37,20 @@ func (r *Run) lose(i *instant) *instant {
 		return i
 	}
 	var slots []int
-	present := 0
+	present, takeWrites := 0, 0
 	for slot, m := range i.mems {
 		if m == nil {
 			continue
 		}
-		present++
+		if present++; slot != i.removing {
+			takeWrites++
+		}
 		if slot < r.members && (i.spare == anyToSpare || i.spare == int32(slot)) {
 			slots = append(slots, slot)
 		}
 	}
-	if len(slots) == 0 || present < 2 {
+	// While one of two devices is being removed, the other alone has what is new.
+	if len(slots) == 0 || present < 2 || i.removing >= 0 && takeWrites < 2 {
 		return i
 	}
 	c := *i
@@ -59,11 +62,11 @@ func (r *Run) lose(i *instant) *instant {
 	return &c
 }
 
-// found is the state with the device that was lost.
-func (i *instant) found() *instant {
+// found is the state with the device that was lost, which others may find too.
+func (r *Run) found(i *instant) *instant {
 	c := *i
 	c.mems = slices.Clone(i.mems)
-	c.mems[i.lost] = i.lostMem
+	c.mems[i.lost] = i.lostMem.KillClone(r.rng)
 	c.lost, c.lostMem = -1, nil
 	return &c
 }
@@ -140,7 +143,7 @@ func (r *Run) checkReturn(ctx context.Context, sub *instant) error {
 	if sub.lost < 0 || sub.closed && sub.removing >= 0 || r.rng.IntN(2) == 0 {
 		return nil
 	}
-	i := sub.found()
+	i := r.found(sub)
 	i.fs = sub.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: r.rng})
 	for slot, m := range i.mems {
 		if m != nil {

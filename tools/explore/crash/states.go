@@ -69,7 +69,7 @@ func (r *Run) checkState(ctx context.Context, i *instant, goOn bool) error {
 	}
 	switch {
 	case readOnly: // nothing was written, so the device may come back
-		return errors.Join(a.Close(), r.checkState(ctx, i.found(), goOn))
+		return errors.Join(a.Close(), r.checkState(ctx, r.found(i), goOn))
 	case !goOn:
 		return a.Close()
 	}
