@@ -19,10 +19,11 @@ type flusher struct {
 }
 
 // syncTo returns when every LSN up to lsn, which is committed, is durable on
-// every device.
+// every device. A device that fails is an error, and will be until its records
+// are saved, unless all of them have another copy.
 func (a *Array) syncTo(lsn uint64) error {
 	for a.flush.durable.Load() < lsn {
-		if _, err := a.syncRound(); err != nil {
+		if _, err := a.syncRound(); err != nil && !a.forgetCopied() {
 			return err
 		}
 	}

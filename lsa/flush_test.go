@@ -1,6 +1,7 @@
 package lsa
 
 import (
+	"errors"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -59,5 +60,59 @@ func TestFlushBesideRescue(t *testing.T) {
 	}
 	if good.appended.Load() != good.synced.Load() {
 		t.Fatal("a flush succeeded, and records that it covers are not synced")
+	}
+}
+
+// TestFlushWithOtherCopy: a sync that fails is an error to no flush where all
+// that it should have covered has another copy; what is flushed then survives.
+func TestFlushWithOtherCopy(t *testing.T) {
+	for slot := range 2 {
+		r, h, data, rng := newPair(t, 2)
+		hook := func(op blockdev.Op) error {
+			if op.Kind == blockdev.OpSync && op.Device == r.mems[slot] {
+				return errDead
+			}
+			return nil
+		}
+		r.hook.Store(&hook)
+		fill(data[:64<<10], rng)
+		mustWrite(t, h, 0, data[:64<<10])
+		if err := h.Flush(); err != nil {
+			t.Fatalf("device %d: %v", slot, err)
+		}
+		if s := r.a.Devices()[slot].State; s != "read-only" {
+			t.Errorf("device %d is %s", slot, s)
+		}
+		r.hook.Store(nil)
+		r.crash(rng)
+		if s := r.a.Devices()[slot].State; s != "read-only" {
+			t.Errorf("device %d is %s after a loss of power", slot, s)
+		}
+		r.expect("after a loss of power", r.handle("v"), data)
+	}
+}
+
+// TestFlushWithoutOtherCopy: where a record has one copy only, the flush fails.
+func TestFlushWithoutOtherCopy(t *testing.T) {
+	r := newRig(t, 2, 48)
+	h := r.volume("v", 1<<20)
+	hook := func(op blockdev.Op) error {
+		if op.Kind == blockdev.OpSync && op.Device == r.mems[1] {
+			return errDead
+		}
+		return nil
+	}
+	if err := h.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	r.hook.Store(&hook)
+	for bad := r.a.devs()[1]; bad.appended.Load() == bad.synced.Load(); {
+		mustWrite(t, h, 0, make([]byte, 4096))
+		r.a.append.mu.Lock()
+		r.a.append.stretch = 0
+		r.a.append.mu.Unlock()
+	}
+	if err := h.Flush(); !errors.Is(err, ErrFailed) {
+		t.Fatal("a flush after a sync that failed: ", err)
 	}
 }

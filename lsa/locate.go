@@ -46,6 +46,19 @@ func (h *Handle) Locate(off int64, rows []direct.Row) (base uint64, err error) {
 	return base, nil
 }
 
+// DeviceNames returns the devices' names by slot, "" for those that are not
+// there.
+func (a *Array) DeviceNames() []string {
+	devs := a.devs()
+	names := make([]string, len(devs))
+	for i, d := range devs {
+		if d != nil {
+			names[i] = d.dev.Name()
+		}
+	}
+	return names
+}
+
 func (a *Array) rowOf(e *blockmap.Entry) direct.Row {
 	if e.Kind != blockmap.KindData {
 		return direct.Zeros()

@@ -148,10 +148,6 @@ func locator(a *Array, uses *direct.Uses, h *Handle) direct.Locate {
 	return func(_ context.Context, off int64, blocks int) (*direct.Answer, error) {
 		rows := make([]direct.Row, blocks)
 		base, err := h.Locate(off, rows)
-		answer := &direct.Answer{Uses: uses.Path(), Base: base, Rows: direct.EncodeRows(nil, rows)}
-		for _, d := range a.Devices() {
-			answer.Devices = append(answer.Devices, d.Name)
-		}
-		return answer, err
+		return &direct.Answer{Uses: uses.Path(), Base: base, Devices: a.DeviceNames(), Rows: direct.EncodeRows(nil, rows)}, err
 	}
 }

@@ -237,18 +237,32 @@ func (a *Array) raiseEpoch() (string, error) {
 func (a *Array) insistOnSuperblocks() error {
 	for {
 		before := a.writableDevices()
+		failed := a.noteFailed()
 		err := a.writeSuperblocks()
-		if err == nil || a.writableDevices() == before || a.writableDevices() == 0 {
+		if err == nil {
+			for _, d := range failed {
+				d.remembered(format.DeviceReadOnly)
+			}
+			return nil
+		}
+		if a.writableDevices() == before || a.writableDevices() == 0 {
 			return err
 		}
-		a.super.mu.Lock()
-		for _, d := range a.devs() {
-			if d != nil && !d.writable.Load() {
-				a.super.rows[d.slot].State, d.row.State = format.DeviceReadOnly, format.DeviceReadOnly
-			}
-		}
-		a.super.mu.Unlock()
 	}
+}
+
+// noteFailed puts the devices that are out of service down as that, for the next
+// superblocks, and returns them.
+func (a *Array) noteFailed() (failed []*device) {
+	a.super.mu.Lock()
+	defer a.super.mu.Unlock()
+	for _, d := range a.devs() {
+		if d != nil && !d.writable.Load() {
+			a.super.rows[d.slot].State = format.DeviceReadOnly
+			failed = append(failed, d)
+		}
+	}
+	return failed
 }
 
 func (a *Array) writableDevices() int {

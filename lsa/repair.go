@@ -60,6 +60,9 @@ func (a *Array) repairAll() {
 	}
 }
 
+// errNoGoodCopy: the other copy is as bad.
+var errNoGoodCopy = errors.New("there is no good copy")
+
 // repair appends the block's good bytes again, as a move from the bad place,
 // if the map still has it there.
 func (a *Array) repair(r repair) error {
@@ -77,7 +80,7 @@ func (a *Array) repair(r repair) error {
 	err = a.readPlace(buf, []blockmap.Entry{placed(&e, good)}, 0, false)
 	a.readers.exit(turn)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNoGoodCopy, err)
 	}
 	b := newBatch(originMoved)
 	defer b.release()

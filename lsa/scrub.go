@@ -12,7 +12,7 @@ import (
 // ScrubReport is what a scrub found.
 type ScrubReport struct {
 	Blocks   int64    `json:"blocks"`   // copies of blocks that were read
-	Bad      int64    `json:"bad"`      // of those, damaged or unreadable; where neither repaired nor lost, there was no room for a new one
+	Bad      int64    `json:"bad"`      // of those, damaged or unreadable; where neither repaired nor lost, a new one could not be written
 	Repaired int64    `json:"repaired"` // of those, written anew from the other copy
 	Lost     int64    `json:"lost"`     // of those, the only copy or as bad as the other
 	Missing  int64    `json:"missing"`  // copies on absent devices
@@ -110,10 +110,10 @@ func (s *scrub) block(layer, page uint64, e *blockmap.Entry, k int) {
 	switch err := s.a.repair(repair{place{layer, block}, e.LSN, e.Place[k]}); {
 	case err == nil:
 		s.report.Repaired++
-	case errors.Is(err, ErrNoSpace):
-		s.problem(layer, page, e, fmt.Errorf("one good copy is left: %w", err))
-	default:
+	case errors.Is(err, errNoGoodCopy):
 		s.lost(layer, page, e, err)
+	default:
+		s.problem(layer, page, e, fmt.Errorf("one good copy is left: %w", err))
 	}
 }
 

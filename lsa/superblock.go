@@ -104,10 +104,16 @@ func (a *Array) writeState(d *device, state format.DeviceState) error {
 			return err
 		}
 	}
+	d.remembered(state)
+	return nil
+}
+
+// remembered: other devices know durably that d is in that state. A flush that
+// finds it so need not see to it.
+func (d *device) remembered(state format.DeviceState) {
 	d.mu.Lock()
 	d.row.State = state
 	d.mu.Unlock()
-	return nil
 }
 
 // writeSuperblocks writes the present state to every device that takes writes.

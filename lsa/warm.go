@@ -50,7 +50,8 @@ func (a *Array) discardCold(now time.Time) {
 		if d == nil || !d.takesWrites() {
 			continue
 		}
-		for _, seg := range a.coldSegments(d, now) {
+		cold := a.coldSegments(d, now)
+		for i, seg := range cold {
 			err := d.dev.Discard(d.offset(seg, 0), d.segBytes)
 			a.append.mu.Lock()
 			s := &d.segs[seg]
@@ -61,10 +62,20 @@ func (a *Array) discardCold(now time.Time) {
 			a.append.mu.Unlock()
 			if err != nil {
 				a.log.Warn("discard failed", "device", d.dev.Name(), "segment", seg, "error", err)
-				return
+				a.leaveCold(d, cold[i+1:])
+				break
 			}
 		}
 	}
+}
+
+// leaveCold lets segments be used that were to be discarded and are not.
+func (a *Array) leaveCold(d *device, segs []uint32) {
+	a.append.mu.Lock()
+	for _, seg := range segs {
+		d.segs[seg].discarding = false
+	}
+	a.append.mu.Unlock()
 }
 
 // coldSegments returns segments to discard, and keeps others from using them.

@@ -88,7 +88,7 @@ func (s *Service) Rename(ctx context.Context, from, to string) error {
 	if err := s.checkName(to); err != nil {
 		return err
 	}
-	if err := s.take(to); err != nil {
+	if err := s.take(ctx, to); err != nil {
 		return err
 	}
 	defer s.give(to)

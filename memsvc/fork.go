@@ -21,7 +21,7 @@ func (s *Service) Fork(ctx context.Context, image, name string) (Info, error) {
 	if info.Writable {
 		return Info{}, fmt.Errorf("image %q is a fork itself: %w: fork the image that it comes from", image, ErrInvalid)
 	}
-	if err := s.take(name); err != nil {
+	if err := s.take(ctx, name); err != nil {
 		return Info{}, err
 	}
 	defer s.give(name)

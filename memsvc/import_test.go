@@ -269,3 +269,36 @@ func TestHostileKernelName(t *testing.T) {
 		t.Errorf("kernel %q, why %q: %v", info.Manifest.Kernel, info.Manifest.Elision.Why, err)
 	}
 }
+
+// TestNameOfCancelledImport holds that a name is refused while an import has it, and waited for once that was cancelled.
+func TestNameOfCancelledImport(t *testing.T) {
+	s := newService(t, newMemStore(), nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	var first *naming
+	asked := 0
+	o := ImportOptions{Name: "vm", Paused: func(context.Context) error {
+		if asked++; asked < 2 {
+			return nil
+		}
+		if _, err := s.tryTake(t.Context(), "vm"); !errors.Is(err, ErrExists) {
+			t.Errorf("while it is imported: %v", err)
+		}
+		cancel()
+		var err error
+		if first, err = s.tryTake(t.Context(), "vm"); first == nil || err != nil {
+			t.Errorf("when it was cancelled: %v", err)
+		}
+		return nil
+	}}
+	src, err := OpenSource(ramFile(t, "ab"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Import(ctx, src, o); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	<-first.done
+	if _, err := importKinds(t, s, "ab", ImportOptions{Name: "vm"}); err != nil {
+		t.Error(err)
+	}
+}

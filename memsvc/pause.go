@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 
 	"lsad/memsvc/qemu/qmp"
@@ -39,6 +40,32 @@ func (p *QMPPause) Check(ctx context.Context) error {
 		return fmt.Errorf("the VM is %w: QEMU says that it ran meanwhile", ErrRunning)
 	}
 	return nil
+}
+
+// Owns returns nil if the file can be the RAM of the VM: that another VM is paused proves nothing. RAM without a path
+// (memory-backend-memfd) cannot be compared, and may be it.
+func (p *QMPPause) Owns(ctx context.Context, f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	all, err := p.monitor.Backends(ctx)
+	if err != nil {
+		return fmt.Errorf("the VM is %w: %w", ErrRunning, err)
+	}
+	if len(all) == 0 {
+		return nil // QEMU does not say
+	}
+	for _, b := range all {
+		switch backend, err := os.Stat(b.File); {
+		case b.Type == "memory-backend-file" && err == nil && !os.SameFile(info, backend), b.Type == "memory-backend-ram":
+			continue // another file, or none
+		case b.Type == "memory-backend-file" && err == nil && !b.Share:
+			return fmt.Errorf("%w: %s backs the VM's RAM without share=on, what the guest has is not in it; save the VM by lsad image ingest", ErrInvalid, f.Name())
+		}
+		return nil
+	}
+	return fmt.Errorf("the VM is %w: %s is not the RAM of the VM whose monitor this is (memory-backend-file,share=on, with an absolute path); for a file that nobody writes to give --paused", ErrRunning, f.Name())
 }
 
 // Close ends the connection.

@@ -33,7 +33,7 @@ type Service struct {
 
 	mu     sync.Mutex
 	closed bool
-	names  map[string]bool // of images in the making
+	names  map[string]*naming // of images in the making
 	stats  Stats
 }
 
@@ -49,7 +49,7 @@ type Stats struct {
 
 // New makes a service. Call Sweep before anything else.
 func New(cfg Config) *Service {
-	s := &Service{store: cfg.Store, freePages: cfg.FreePages, log: cfg.Logger, names: map[string]bool{}}
+	s := &Service{store: cfg.Store, freePages: cfg.FreePages, log: cfg.Logger, names: map[string]*naming{}}
 	if s.freePages == nil {
 		s.freePages = guestmem.FreePages
 	}
@@ -100,25 +100,50 @@ func (s *Service) count(fn func(*Stats)) {
 	fn(&s.stats)
 }
 
-// take reserves the name of an image that is being made, so that two imports cannot race for it.
-func (s *Service) take(name string) error {
+// naming is who has taken a name.
+type naming struct {
+	ctx  context.Context // of the work
+	done chan struct{}   // closed when it has given the name back
+}
+
+// take reserves the name of an image that is being made, so that two imports cannot race for it. Work that was cancelled
+// gives its name back soon: that is waited for.
+func (s *Service) take(ctx context.Context, name string) error {
+	for {
+		other, err := s.tryTake(ctx, name)
+		if other == nil || err != nil {
+			return err
+		}
+		select {
+		case <-other.done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (s *Service) tryTake(ctx context.Context, name string) (other *naming, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.names[name] {
-		return fmt.Errorf("image %q %w, it is being imported", name, ErrExists)
+	if n := s.names[name]; n != nil {
+		if n.ctx.Err() == nil {
+			return n, fmt.Errorf("image %q %w, it is being imported", name, ErrExists)
+		}
+		return n, nil
 	}
 	if _, err := s.store.Volume(name); err == nil {
-		return fmt.Errorf("image %q: a volume or image of that name %w", name, ErrExists)
+		return nil, fmt.Errorf("image %q: a volume or image of that name %w", name, ErrExists)
 	} else if !s.store.IsNotFound(err) {
-		return err
+		return nil, err
 	}
-	s.names[name] = true
-	return nil
+	s.names[name] = &naming{ctx, make(chan struct{})}
+	return nil, nil
 }
 
 func (s *Service) give(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	close(s.names[name].done)
 	delete(s.names, name)
 }
 

@@ -76,7 +76,10 @@ func openELF(f *os.File, size int64) (*Source, error) {
 	b := Block{Name: ramBlock}
 	var pieces []Piece
 	for _, p := range loads {
-		if p.Memsz > MaxRAM || p.Filesz > p.Memsz || p.Off > uint64(size) || p.Filesz > uint64(size)-p.Off {
+		if p.Memsz > MaxRAM || p.Filesz > p.Memsz {
+			return nil, invalid("the segment at %#x has %d bytes, %d of them in the file; it is damaged", p.Paddr, p.Memsz, p.Filesz)
+		}
+		if p.Off > uint64(size) || p.Filesz > uint64(size)-p.Off {
 			return nil, invalid("the segment at %#x has %d bytes at %d, the file has %d; it was cut short", p.Paddr, p.Filesz, p.Off, size)
 		}
 		b.Ranges = append(b.Ranges, Range{p.Paddr, int64(p.Memsz)})

@@ -53,7 +53,7 @@ func (s *Service) Begin(ctx context.Context, spec Spec) (*Writer, error) {
 	if err := w.checkVolumes(spec.Volumes); err != nil {
 		return nil, fmt.Errorf("image %q: %w", spec.Name, err)
 	}
-	if err := s.take(spec.Name); err != nil {
+	if err := s.take(ctx, spec.Name); err != nil {
 		return nil, err
 	}
 	s.count(func(st *Stats) { st.ImportsActive++ })
@@ -105,9 +105,11 @@ func (w *Writer) clone(ctx context.Context, parent string, raw []byte) error {
 	if err != nil {
 		return err
 	}
-	if info.Writable || info.Manifest.RAM() != w.ram {
-		return fmt.Errorf("%w: parent %q has %d bytes of RAM, this image has %d; it must be an image, not a fork, of the same VM",
-			ErrInvalid, parent, info.Manifest.RAM(), w.ram)
+	if info.Writable {
+		return fmt.Errorf("%w: parent %q is a fork; name the image that it was made from, %q", ErrInvalid, parent, info.Manifest.Parent)
+	}
+	if info.Manifest.RAM() != w.ram {
+		return fmt.Errorf("%w: parent %q has %d bytes of RAM, this image has %d; it must be of the same VM", ErrInvalid, parent, info.Manifest.RAM(), w.ram)
 	}
 	if err := w.s.store.Clone(ctx, parent, "", w.hidden); err != nil {
 		return err

@@ -194,7 +194,10 @@ func (m *monitor) serve(c net.Conn) {
 			return
 		}
 		answer := "{}"
-		if q.Execute == "query-status" {
+		switch q.Execute {
+		case "query-memdev":
+			answer = "[]"
+		case "query-status":
 			m.asked <- struct{}{}
 			answer = fmt.Sprintf(`{"running": false, "status": %q}`, <-m.answers)
 		}

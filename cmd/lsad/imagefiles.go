@@ -43,6 +43,11 @@ func (i *images) importFiles(ctx context.Context, q admin.ImportImage, o memsvc.
 			return info, err
 		}
 		defer monitor.Close()
+		if src.Kind == "raw" {
+			if err := monitor.Owns(ctx, f); err != nil {
+				return info, err
+			}
+		}
 		o.Paused = monitor.Check
 	case q.Paused:
 		o.Paused = func(context.Context) error { return nil }

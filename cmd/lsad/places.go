@@ -72,14 +72,14 @@ func (p *places) Places(_ context.Context, image string, off int64, blocks int) 
 		return admin.Places{}, coded(err)
 	}
 	out.Rows = direct.EncodeRows(nil, rows)
-	for _, d := range p.array.Devices() {
-		path := d.Name
-		if path != "" {
-			if path, err = filepath.Abs(path); err != nil {
-				return admin.Places{}, err
-			}
+	out.Devices = p.array.DeviceNames()
+	for i, path := range out.Devices {
+		if path == "" {
+			continue
 		}
-		out.Devices = append(out.Devices, path)
+		if out.Devices[i], err = filepath.Abs(path); err != nil {
+			return admin.Places{}, err
+		}
 	}
 	return out, nil
 }

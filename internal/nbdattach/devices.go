@@ -193,14 +193,15 @@ func Detach(name string, force bool) error {
 // letGoTime is how long a watcher is given to notice that its device was detached.
 const letGoTime = 5 * time.Second
 
-// settle writes out the kernel's cache of the device. The error Is ErrInUse if somebody else may have more.
+// settle writes out the kernel's cache of the device. The error Is ErrInUse if somebody else may have more. It opens
+// the device for reading: udev looks anew at one that was open for writing, which would be when it is gone.
 func settle(index int) error {
-	fd, err := unix.Open(path(index), unix.O_RDWR|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(path(index), unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
 	switch {
 	case errors.Is(err, unix.EBUSY):
 		return fmt.Errorf("%s is %w: unmount it, or end what else has it", path(index), ErrInUse)
 	case err != nil:
-		return nil // read-only: nothing is cached that could be written
+		return nil // gone: nothing is cached that could be written
 	}
 	defer unix.Close(fd)
 	if err := unix.Fsync(fd); err != nil {

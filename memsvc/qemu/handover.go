@@ -40,9 +40,13 @@ var unshared = []capability{
 }
 
 func (h *handover) run(ctx context.Context, command string, arguments, result any) error {
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), handoverPatience, errors.New("QEMU does not answer"))
+	ctx, cancel := patient(ctx)
 	defer cancel()
 	return h.monitor.Execute(ctx, command, arguments, result)
+}
+
+func patient(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(context.WithoutCancel(ctx), handoverPatience, errors.New("QEMU does not answer"))
 }
 
 func (h *handover) status(ctx context.Context) (string, error) {
@@ -55,21 +59,14 @@ func (h *handover) status(ctx context.Context) (string, error) {
 
 // backend finds the memory backend whose file is f, and checks that it is shared.
 func (h *handover) backend(ctx context.Context, f os.FileInfo) (name string, err error) {
-	var all []struct {
-		ID    string `json:"id"`
-		Share bool   `json:"share"`
-	}
-	if err := h.run(ctx, "query-memdev", nil, &all); err != nil {
+	ctx, cancel := patient(ctx)
+	defer cancel()
+	all, err := h.monitor.Backends(ctx)
+	if err != nil {
 		return "", err
 	}
 	for _, b := range all {
-		var path string
-		property := map[string]string{"path": "/objects/" + b.ID, "property": "mem-path"}
-		if h.run(ctx, "qom-get", property, &path) != nil {
-			continue // it is not a file
-		}
-		info, err := os.Stat(path)
-		if err != nil || !os.SameFile(info, f) {
+		if info, err := os.Stat(b.File); err != nil || !os.SameFile(info, f) {
 			continue
 		}
 		if !b.Share {

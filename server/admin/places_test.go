@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"net/http"
@@ -16,7 +17,7 @@ func (fakePlacer) Places(_ context.Context, image string, off int64, blocks int)
 	if image == "nothing" {
 		return Places{}, Errorf(CodeNotFound, "image nothing not found")
 	}
-	return Places{Export: image, Uses: "/uses", Base: 1<<64 - 1, Devices: []string{"", "/dev1"}, Rows: []byte{byte(off), byte(blocks), 0xff}}, nil
+	return Places{Export: image, Uses: "/uses", Base: 1<<64 - 1, Devices: []string{"", "/dev1"}, Rows: bytes.Repeat([]byte{byte(off), byte(blocks), '\n', 0xff}, 4*blocks)}, nil
 }
 
 func TestPlaces(t *testing.T) {
@@ -31,7 +32,7 @@ func TestPlaces(t *testing.T) {
 		go func() { done <- h.Serve(l) }()
 		c := NewClient("unix", path, "")
 		got, err := c.Places(t.Context(), "a b", 8, 4)
-		want := Places{Export: "a b", Uses: "/uses", Base: 1<<64 - 1, Devices: []string{"", "/dev1"}, Rows: []byte{8, 4, 0xff}}
+		want := Places{Export: "a b", Uses: "/uses", Base: 1<<64 - 1, Devices: []string{"", "/dev1"}, Rows: bytes.Repeat([]byte{8, 4, '\n', 0xff}, 16)}
 		switch {
 		case private && (err != nil || !reflect.DeepEqual(got, want)):
 			t.Errorf("got %+v, %v", got, err)

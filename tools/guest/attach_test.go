@@ -13,7 +13,7 @@ var nbdDisk = localDisk{dev: "/dev/nbd0", attach: "attach vol0 /dev/nbd0", detac
 
 // TestAttach runs lsad attach against the kernel's driver, in one guest with one array.
 func TestAttach(t *testing.T) {
-	vm, _ := startLocal(t, nil)
+	vm, options := startLocal(t, nil)
 	local(t, vm, "serve")
 	for _, test := range []struct {
 		name string
@@ -28,15 +28,13 @@ func TestAttach(t *testing.T) {
 		{"restarts", attachRestarts},
 		{"cycles", func(t *testing.T, vm *guest.VM) { cyclesLocal(t, vm, nbdDisk) }},
 		{"lost power", attachLostPower},
+		{"power cut", func(t *testing.T, vm *guest.VM) { powerLocal(t, vm, options, nbdDisk) }},
 	} {
 		if !t.Run(test.name, func(t *testing.T) { test.run(t, vm) }) {
 			break
 		}
 	}
 }
-
-// TestAttachPowerLoss cuts the power of a guest that writes to an attached device.
-func TestAttachPowerLoss(t *testing.T) { powerLocal(t, nbdDisk) }
 
 // attachDevice looks at the bare device, and at what is refused.
 func attachDevice(t *testing.T, vm *guest.VM) {
@@ -65,7 +63,8 @@ func attachRestarts(t *testing.T, vm *guest.VM) {
 		head -c 4000000 /dev/urandom >/mnt/kept; md5sum /mnt/kept >/tmp/sum; stop
 		(echo 3 >/proc/sys/vm/drop_caches; md5sum -c /tmp/sum && echo more >/mnt/more && sync -f /mnt) >/tmp/over 2>&1 & over=$!
 		sleep 1; again; wait $over; cat /tmp/over
-		kill -9 $(cat /run/attach.pid); sleep 0.2; lsad attach --list | grep -q unwatched
+		kill -9 $(cat /run/attach.pid); while kill -0 $(cat /run/attach.pid) 2>/dev/null; do sleep 0.05; done
+		lsad attach --list | grep -q unwatched
 		kill9; again; attach vol0 /dev/nbd0; lsad attach --list | grep -q " watched"
 		echo even more >/mnt/more; sync -f /mnt
 		kill $(cat /run/attach.pid); while kill -0 $(cat /run/attach.pid) 2>/dev/null; do sleep 0.05; done

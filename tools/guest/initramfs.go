@@ -171,6 +171,9 @@ func addModules(c *cpioWriter, k *Kernel, o Options) error {
 		return err
 	}
 	cfg := wire.Config{Env: o.Env, Setup: networkSetup}
+	if o.System {
+		cfg.System = &wire.System{Device: "/dev/vda", Files: slices.Sorted(maps.Keys(o.Files))}
+	}
 	for _, m := range order {
 		guestPath := filepath.Join(moduleDir, m.name+".ko")
 		c.file(guestPath, m.path)

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -203,13 +204,15 @@ func mappedInGuest(t *testing.T, vm *guest.VM) int64 {
 func killLocal(t *testing.T, vm *guest.VM, d localDisk, ways ...string) {
 	local(t, vm, d.attach)
 	for _, way := range ways {
+		before := writtenLocal(t, vm, d)
 		job, err := vm.Go(fioVerified(d.dev, way), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		local(t, vm, "sleep 2.5")
-		if job.Done() {
-			t.Fatal("fio ended too early to be disturbed")
+		for writtenLocal(t, vm, d) < before+4<<20 {
+			if job.Done() {
+				t.Fatalf("fio ended too early to be disturbed: %+v", job.Output())
+			}
 		}
 		local(t, vm, "kill9; sleep 0.3; again")
 		if out, err := job.Wait(t.Context()); err != nil || out.Code != 0 {
@@ -217,6 +220,17 @@ func killLocal(t *testing.T, vm *guest.VM, d localDisk, ways ...string) {
 		}
 	}
 	local(t, vm, d.detach)
+}
+
+// writtenLocal is how many bytes the guest's kernel has written to a disk.
+func writtenLocal(t *testing.T, vm *guest.VM, d localDisk) int64 {
+	t.Helper()
+	got := vm.MustRun(t, "awk '{ print $7 }' /sys/block/"+filepath.Base(d.dev)+"/stat")
+	sectors, err := strconv.ParseInt(strings.TrimSpace(got), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sectors * 512
 }
 
 // cyclesLocal attaches and detaches twenty times, and holds that nothing of it is left in the server or the kernel.
@@ -241,11 +255,10 @@ func cyclesLocal(t *testing.T, vm *guest.VM, d localDisk) {
 	}
 }
 
-// powerLocal cuts the guest's power while a file system on the disk is written, and holds that what was synced is
-// there afterwards and the file system is sound.
-func powerLocal(t *testing.T, d localDisk) {
-	vm, options := startLocal(t, nil)
-	local(t, vm, "serve; "+d.attach+"; mkfs.ext4 -q -F "+d.dev+"; mount "+d.dev+` /mnt; mkdir /mnt/safe /mnt/busy
+// powerLocal cuts the power of a guest that serves while a file system on the disk is written, and holds that what was
+// synced is there afterwards and the file system is sound. The guest is gone then.
+func powerLocal(t *testing.T, vm *guest.VM, options guest.Options, d localDisk) {
+	local(t, vm, d.attach+"; mkfs.ext4 -q -F "+d.dev+"; mount "+d.dev+` /mnt; mkdir /mnt/safe /mnt/busy
 		filetree write /mnt/safe 1 300
 		sync -f /mnt/safe`)
 	if _, err := vm.Go("filetree write /mnt/busy 2 1000000", nil); err != nil {

@@ -50,6 +50,12 @@ type Options struct {
 	// Programs among them get their shared libraries.
 	Files map[string]string
 
+	// System makes the guest a whole Debian with systemd instead of an initramfs:
+	// the first disk holds it, from [CopySystem]. Files are copied to it at each
+	// boot, and Tools are not for it. Scripts can run before it has started all
+	// that it is to start.
+	System bool
+
 	Env   []string // environment of every script, NAME=VALUE
 	Disks []Disk   // /dev/vda, /dev/vdb and so on
 	QEMU  []string // more of QEMU's arguments

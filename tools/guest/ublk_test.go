@@ -17,7 +17,7 @@ func TestUblk(t *testing.T) {
 	if os.Getenv("LSAD_TEST") != "full" {
 		t.Skip("boots an emulated machine: set LSAD_TEST=full to run it")
 	}
-	vm, _ := startLocal(t, map[string]string{"/usr/local/bin/ublk.test": buildTest(t, "lsad/server/ublk")})
+	vm, options := startLocal(t, map[string]string{"/usr/local/bin/ublk.test": buildTest(t, "lsad/server/ublk")})
 	local(t, vm, "serve")
 	for _, test := range []struct {
 		name string
@@ -37,6 +37,7 @@ func TestUblk(t *testing.T) {
 		}},
 		{"stops", ublkStops},
 		{"cycles", func(t *testing.T, vm *guest.VM) { cyclesLocal(t, vm, ublkDisk) }},
+		{"power cut", func(t *testing.T, vm *guest.VM) { powerLocal(t, vm, options, ublkDisk) }},
 	} {
 		if !t.Run(test.name, func(t *testing.T) { test.run(t, vm) }) {
 			break
@@ -54,9 +55,6 @@ func ublkDriver(t *testing.T, vm *guest.VM) {
 		t.Error(warnings)
 	}
 }
-
-// TestUblkPowerLoss cuts the power of a guest that writes to a ublk device.
-func TestUblkPowerLoss(t *testing.T) { powerLocal(t, ublkDisk) }
 
 // ublkDevice looks at the bare device: what the kernel made of it, data in and out, discards, a partition table.
 func ublkDevice(t *testing.T, vm *guest.VM) {

@@ -177,6 +177,17 @@ func (vm *VM) PowerOff() {
 	<-vm.dead
 }
 
+// WaitOff waits until the guest has ended by itself, as it does when its system
+// shuts down or reboots.
+func (vm *VM) WaitOff(ctx context.Context) error {
+	select {
+	case <-vm.dead:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the guest to shut down: %w", context.Cause(ctx))
+	}
+}
+
 // Close powers the guest off and removes what belongs to it, except its disks.
 func (vm *VM) Close() {
 	vm.PowerOff()

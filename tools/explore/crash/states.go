@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"lsad/lsa"
 )
@@ -74,6 +75,7 @@ func (r *Run) checkState(ctx context.Context, i *instant, goOn bool) error {
 	}
 	if i.lost >= 0 {
 		r.stale = append(r.stale, leftBehind{mem: i.lostMem})
+		r.troubled.Store(true)
 	}
 	r.stale = slices.DeleteFunc(r.stale, func(l leftBehind) bool { return l.since >= i.when })
 	s.base, s.depth = nil, 1
@@ -86,7 +88,7 @@ func (r *Run) checkState(ctx context.Context, i *instant, goOn bool) error {
 // may undo what the array was seen to know of it.
 func (r *Run) openState(ctx context.Context, s *site, i *instant) (*lsa.Array, error) {
 	a, err := r.open(ctx, s, i.lost >= 0)
-	if err == nil || i.removing < 0 || s.mems[i.removing] == nil {
+	if err == nil || i.removing < 0 || s.mems[i.removing] == nil || !strings.Contains(err.Error(), s.mems[i.removing].Name()) {
 		return a, err
 	}
 	if errors.Is(err, lsa.ErrStaleDevice) || errors.Is(err, lsa.ErrNotArray) || errors.Is(err, lsa.ErrDamaged) {

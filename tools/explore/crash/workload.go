@@ -340,7 +340,11 @@ func (w *worker) slowReads() int {
 // look at, emptied and used again. The array must not let it happen: then a
 // checkpoint waits for the read, and this gives up.
 func (w *worker) reuse(v *volume, slot int, off int64) {
-	if off < format.SegmentsOffset {
+	if off < format.SegmentsOffset || !v.exclusive.TryRLock() { // the read may be another's
+		return
+	}
+	defer v.exclusive.RUnlock()
+	if v.unusable {
 		return
 	}
 	seg := uint32((off - format.SegmentsOffset) / w.segment)

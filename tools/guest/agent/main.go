@@ -6,6 +6,8 @@
 // proper, and then does nothing but reap orphans: a process that waits for
 // every child cannot also use os/exec, hence the two. When the agent ends,
 // which it does when the host closes the port, process 1 powers the guest off.
+// Where the guest has a system of its own, process 1 becomes the init of that, and
+// the agent is a service of it.
 package main
 
 import (
@@ -42,6 +44,9 @@ func main() {
 // initGuest is process 1 up to the moment when the agent has ended.
 func initGuest() error {
 	cfg, setupErr := setup()
+	if cfg.System != nil && setupErr == nil {
+		setupErr = enterSystem(cfg) // returns only if it fails
+	}
 	agent := exec.Command("/init")
 	agent.Env = append([]string{"PATH=/usr/local/bin:/bin", "HOME=/root"}, cfg.Env...)
 	if setupErr != nil {

@@ -17,6 +17,13 @@ type Config struct {
 	Modules []Module // loaded in this order
 	Env     []string // environment of every script, NAME=VALUE
 	Setup   string   // a shell script that runs before the agent says hello
+	System  *System  `json:",omitempty"` // nil: the guest stays in its initramfs
+}
+
+// System is an installed system that the guest becomes, with an init of its own.
+type System struct {
+	Device string   // that its root file system, ext4, is on
+	Files  []string // of the initramfs that are copied to it first
 }
 
 // Module is a kernel module to load.
