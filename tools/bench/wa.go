@@ -29,6 +29,7 @@ const (
 type waBench struct {
 	dir, lsad  string
 	overwrites float64
+	rate       float64
 	traces     []string
 	placements []string
 	json       bool
@@ -59,7 +60,8 @@ server itself.`,
 	f := cmd.Flags()
 	f.StringSliceVar(&w.traces, "traces", []string{"zipf:1.0"}, "which blocks are written: see gcsim wa --help")
 	f.StringSliceVar(&w.placements, "placements", []string{"interval", "sepbit", "sepgc", "none"}, "placements to compare")
-	f.Float64Var(&w.overwrites, "overwrites", 10, "how often the volume is overwritten; the last half counts")
+	f.Float64Var(&w.overwrites, "overwrites", 5, "how often the volume is overwritten; the last half counts")
+	f.Float64Var(&w.rate, "rate", 5000, "writes a second; where a checkpoint takes as long as filling much of the reserve, that is what is measured")
 	f.StringVar(&w.dir, "dir", "/dev/shm", "directory, in memory, for devices and metadata")
 	f.StringVar(&w.lsad, "lsad", "", "lsad program to measure (default: build it)")
 	f.BoolVar(&w.json, "json", false, "print JSON")
@@ -69,8 +71,8 @@ server itself.`,
 
 func (w *waBench) run(cmd *cobra.Command) error {
 	ctx := cmd.Context()
-	if w.overwrites <= 0 {
-		return errors.New("--overwrites must be above zero")
+	if w.overwrites <= 0 || w.rate <= 0 {
+		return errors.New("--overwrites and --rate must be above zero")
 	}
 	tmp, err := os.MkdirTemp(w.dir, "lsad-bench-")
 	if err != nil {
@@ -145,7 +147,11 @@ func (w *waBench) measure(ctx context.Context, b *bench, trace, placement string
 	if err := gcbench.Fill(ctx, c, waBlocks*gcbench.BlockSize, 0, 1); err != nil {
 		return r, err
 	}
+	begin, drawn := time.Now(), 0
 	next := func() int64 {
+		if drawn++; drawn%32 == 0 {
+			time.Sleep(time.Until(begin.Add(time.Duration(float64(drawn) / w.rate * float64(time.Second)))))
+		}
 		op, _ := t.Next()
 		return int64(op.Block)
 	}
