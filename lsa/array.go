@@ -102,6 +102,7 @@ type background struct {
 	checkpoint chan struct{}
 	prepare    chan struct{}
 	tidy       chan struct{}
+	layers     chan struct{}
 	sync       chan struct{}
 	rebuild    chan struct{}
 }

@@ -9,6 +9,11 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"lsad/internal/blockdev"
+	"lsad/lsa/format"
 )
 
 // TestSeal: sealing, renaming and describing a volume is one change that a
@@ -103,6 +108,40 @@ func TestAttributesBounds(t *testing.T) {
 	r.reopen()
 	if v, _ := r.a.Volume("v"); !bytes.Equal(v.Attributes, most) {
 		t.Fatalf("attributes of %d bytes came back", len(v.Attributes))
+	}
+}
+
+// TestAttributesInSmallSegments: a change that no segment has room for is refused.
+// JSON takes six bytes in the log for some characters.
+func TestAttributesInSmallSegments(t *testing.T) {
+	ctx := context.Background()
+	dev, fs := blockdev.NewMem("mem", format.SegmentsOffset+64*format.MinSegmentSize), vfs.NewMem()
+	devices := []blockdev.Device{dev}
+	if err := Create(ctx, CreateOptions{Devices: devices, FS: fs, Meta: "meta", SegmentSize: format.MinSegmentSize}); err != nil {
+		t.Fatal(err)
+	}
+	a, err := Open(ctx, Options{Devices: devices, FS: fs, Meta: "meta"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	if err := a.CreateVolume(ctx, "v", 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	refused := false
+	for _, n := range []int{9000, 10200, 10880, 10890, 10900, 10910} {
+		attributes := json.RawMessage(`"` + strings.Repeat("<", n) + `"`)
+		err := a.UpdateVolume(ctx, "v", VolumeUpdate{Attributes: attributes})
+		if err != nil && !errors.Is(err, ErrInvalid) {
+			t.Fatalf("%d: %v", n, err)
+		}
+		refused = refused || err != nil
+		if err := a.Checkpoint(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !refused {
+		t.Error("nothing was refused")
 	}
 }
 

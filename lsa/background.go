@@ -11,6 +11,7 @@ func (a *Array) start() {
 	w.wg.Go(a.checkpointLoop)
 	w.wg.Go(func() { a.loop(w.prepare, time.Second, a.prepareSegments) })
 	w.wg.Go(func() { a.loop(w.tidy, time.Second, a.tidy) })
+	w.wg.Go(func() { a.loop(w.layers, time.Minute, a.giveBackLayers) })
 	w.wg.Go(a.rebuildLoop)
 	w.wg.Go(a.syncLoop)
 	w.wg.Go(func() { a.loop(a.repairs.kicked, time.Minute, a.repairAll) })
@@ -85,6 +86,12 @@ func (a *Array) tidy() {
 	}
 	a.rescueAll()
 	a.discardCold(time.Now())
+	kick(a.work.layers)
+}
+
+// giveBackLayers may take minutes, and slows down where a checkpoint is late, as
+// it is while a device's records are not saved: nothing waits for it.
+func (a *Array) giveBackLayers() {
 	if err := a.tidyLayers(); err != nil && a.work.ctx.Err() == nil {
 		a.log.Error("giving back the space of deleted layers failed; it will be tried again", "error", err)
 	}
@@ -99,5 +106,5 @@ func (a *Array) stop() {
 func newBackground() background {
 	ctx, cancel := context.WithCancel(context.Background())
 	return background{ctx: ctx, cancel: cancel,
-		checkpoint: make(chan struct{}, 1), prepare: make(chan struct{}, 1), tidy: make(chan struct{}, 1), sync: make(chan struct{}, 1), rebuild: make(chan struct{}, 1)}
+		checkpoint: make(chan struct{}, 1), prepare: make(chan struct{}, 1), tidy: make(chan struct{}, 1), layers: make(chan struct{}, 1), sync: make(chan struct{}, 1), rebuild: make(chan struct{}, 1)}
 }

@@ -132,7 +132,16 @@ func (c *checker) add(kind, where, what string, args ...any) {
 
 // addAt adds a problem of a place on a device.
 func (c *checker) addAt(kind string, p format.Place, what string, args ...any) {
-	c.addProblem(Problem{kind, p.String(), fmt.Sprintf(what, args...), p})
+	c.addProblem(Problem{kind, c.placeName(p), fmt.Sprintf(what, args...), p})
+}
+
+// placeName names a device as its user does, where it is there.
+func (c *checker) placeName(p format.Place) string {
+	all := c.a.devs()
+	if slot := int(p.Device()); p != 0 && slot < len(all) && all[slot] != nil {
+		return fmt.Sprintf("%s sector %d", segmentName(all[slot], p.Segment()), p.Sector())
+	}
+	return p.String()
 }
 
 func (c *checker) addProblem(p Problem) {

@@ -118,7 +118,7 @@ func (v *segmentCheck) run() {
 	for i := 1; i < len(v.claims); i++ {
 		x, y := &v.claims[i-1], &v.claims[i]
 		if y.sector < x.sector+format.BlockSectors {
-			v.c.add("map", v.c.block(y.layer, y.block), "%v is also that of %s", v.place(y), v.c.block(x.layer, x.block))
+			v.c.add("map", v.c.block(y.layer, y.block), "%s is also that of %s", v.c.placeName(v.place(y)), v.c.block(x.layer, x.block))
 		}
 	}
 	used := v.d.segs[v.seg].used

@@ -52,7 +52,7 @@ func (c *checker) checkEntry(k blockmap.Key, e *blockmap.Entry) {
 		return
 	}
 	if p, q := e.Place[0], e.Place[1]; q != 0 && p.Device() == q.Device() {
-		c.add("map", where(), "both copies are on device %d", p.Device())
+		c.add("map", where(), "both copies are on one device: %s and %s", c.placeName(p), c.placeName(q))
 	}
 	lost := true
 	for i, p := range e.Place {
@@ -69,7 +69,7 @@ func (c *checker) checkEntry(k blockmap.Key, e *blockmap.Entry) {
 			continue // absent: the array is looked at without it
 		}
 		if what := c.misplaced(d, p); what != "" {
-			c.add("map", where(), "%v: %s", p, what)
+			c.add("map", where(), "%s: %s", c.placeName(p), what)
 			continue
 		}
 		c.counts[segmentUse{d.slot, p.Segment()}]++

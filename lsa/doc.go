@@ -11,8 +11,11 @@
 // record is written without a lock. When it and all lower LSNs are written it
 // commits: the commit lock is taken, the map changes, the writer is woken.
 //
-// Lock order: Array.admin, volume.gate, volume.stripes, Array.ckpt.mu, Array.commit.mu,
+// Lock order: Array.membership, Array.admin, volume.gate, volume.stripes,
+// Array.janitor.mu, Array.checkpoint.mu, Array.janitor.moving, Array.commit.mu,
 // Array.append.mu, then the leaves (flush.mu, catalog.mu, blockmap's shards and
-// tree, device.mu). No lock is held across I/O but the gates, which order whole
-// operations, and ckpt.mu, which only checkpoints take.
+// tree, device.mu). No lock is held across I/O but membership, admin, the gates
+// and stripes, which order whole operations, janitor.mu, checkpoint.mu, which
+// checkpoints, rescues and the removal of a device take, moving, shared, over reads
+// of the metadata store, and super.mu over the writing of superblocks.
 package lsa

@@ -46,6 +46,16 @@ var (
 	ErrMissingDevice = errors.New("device missing")
 	// ErrStaleDevice: the array went on without the device.
 	ErrStaleDevice = errors.New("device is stale")
+	// ErrStaleStore (an ErrStaleDevice): the metadata store is not the newest
+	// there was.
+	ErrStaleStore error = staleStore{}
+	// ErrStoreDamaged: a file of the metadata store is damaged or missing.
+	ErrStoreDamaged = errors.New("a file of it is damaged")
 	// ErrGap: the log lacks records that were known to be durable.
 	ErrGap = errors.New("the log is damaged")
 )
+
+type staleStore struct{}
+
+func (staleStore) Error() string        { return "out of date" }
+func (staleStore) Is(target error) bool { return target == ErrStaleDevice }

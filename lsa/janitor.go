@@ -13,7 +13,19 @@ import (
 type janitor struct {
 	mu    sync.Mutex      // one pass at a time
 	swept map[uint64]bool // junctions that were swept since the tree changed
-	shape uint64          // of the tree, see shape()
+	shape uint64          // of the tree: how many layers there are, and how many with a name
+	// moving is held alone while entries go from a layer to another, and shared
+	// while the pages of several layers are listed: one after the other, so that
+	// what moves in between could be missed in both. It is taken before commit.mu.
+	moving sync.RWMutex
+}
+
+// pagesIn returns, in order, the pages in [from, to) in which a reader of the
+// layer may see something.
+func (a *Array) pagesIn(layer, from, to uint64) ([]uint64, error) {
+	a.janitor.moving.RLock()
+	defer a.janitor.moving.RUnlock()
+	return a.blocks.PagesIn(layer, from, to, false)
 }
 
 // tidyLayers works until nothing is left to do.
@@ -127,9 +139,11 @@ func (a *Array) eachOwnPage(layer uint64, others []uint64, fn func(pg uint64)) e
 		if err != nil {
 			return err
 		}
+		a.janitor.moving.Lock()
 		a.commit.mu.Lock()
 		fn(pg)
 		a.commit.mu.Unlock()
+		a.janitor.moving.Unlock()
 		a.unpinAll(pins)
 		a.slow(0)
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"math/rand/v2"
+	"os"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -93,6 +95,53 @@ func TestExtentsAcrossMerge(t *testing.T) {
 	})
 	if err != nil || told != h.Size() || data != 4*4096 {
 		t.Fatalf("%d bytes of data in %d, want %d in %d: %v", data, told, 4*4096, h.Size(), err)
+	}
+}
+
+// TestPagesBesideMerge: no page of the map is passed over because it goes from
+// one layer to the next just then.
+func TestPagesBesideMerge(t *testing.T) {
+	r := newRig(t, 1, 64)
+	r.opts.CheckpointBytes, r.opts.MapCache = 1<<30, 64<<20
+	r.reopen()
+	const pages, apart = 400, 4 << 20
+	h := r.volume("v", pages*apart)
+	block := make([]byte, 4096)
+	ctx := context.Background()
+	rounds := 20
+	if os.Getenv("LSAD_TEST") == "full" {
+		rounds = 200
+	}
+	for range rounds {
+		for i := range int64(pages) { // in the layer that is to be merged, and not in the store yet
+			mustWrite(t, h, i*apart, block)
+		}
+		if err := r.a.Snapshot(ctx, "v", "s"); err != nil {
+			t.Fatal(err)
+		}
+		var merging sync.WaitGroup
+		merging.Go(func() {
+			if err := r.a.DeleteVolume(ctx, "v@s"); err != nil {
+				t.Error(err)
+			}
+			if err := r.a.tidyLayers(); err != nil {
+				t.Error(err)
+			}
+		})
+		var done atomic.Bool
+		go func() { merging.Wait(); done.Store(true) }()
+		for !done.Load() {
+			data := int64(0)
+			err := h.Extents(0, h.Size(), func(n int64, hole, zero bool) bool {
+				if !hole {
+					data += n
+				}
+				return true
+			})
+			if err != nil || data != pages*4096 {
+				t.Fatalf("%d blocks of data, want %d: %v", data/4096, pages, err)
+			}
+		}
 	}
 }
 

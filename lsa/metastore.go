@@ -78,7 +78,7 @@ func openMetastore(fs vfs.FS, dir string, create, readOnly bool, log *slog.Logge
 			},
 			BackgroundError: func(err error) {
 				if !storefs.IsFull(err) && (store == nil || !store.GivenUp()) { // that is told once
-					log.Error("metadata store", "error", err)
+					log.Error("metadata store", "error", err.Error()) // of which %+v is a page
 				}
 			},
 		},

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"lsad/internal/blockdev"
 	"lsad/lsa/blockmap"
 	"lsad/lsa/format"
@@ -171,7 +173,10 @@ func (a *Array) checkMissing() (string, error) {
 
 // openStore opens the metadata store and takes over what it holds.
 func (a *Array) openStore() (string, error) {
-	fs := a.opts.FS
+	if err := a.lookAtStore(); err != nil {
+		return "", err
+	}
+	fs := vfs.FS(readOnlyFS{a.opts.FS})
 	if !a.readOnly {
 		if err := a.ballast.take(); err != nil {
 			a.log.Error("no reserve for the metadata store; writes are refused until there is room", "error", err)
@@ -186,16 +191,6 @@ func (a *Array) openStore() (string, error) {
 	state, err := readState(db)
 	if err != nil {
 		return "", err
-	}
-	switch {
-	case state.Array != a.super.array.String():
-		return "", fmt.Errorf("metadata store %s: %w: it is of array %s, the devices of %v", a.opts.Meta, ErrForeignDevice, state.Array, a.super.array)
-	case state.LSN < a.super.cut || state.Epoch+1 < a.super.epoch:
-		return "", fmt.Errorf("metadata store %s: %w: it is older than the devices (LSN %d, they know of %d)", a.opts.Meta, ErrStaleDevice, state.LSN, a.super.cut)
-	case state.Number < a.super.checkpoint:
-		return "", fmt.Errorf("metadata store %s: %w: its last checkpoint is number %d, the devices know of number %d; the map that it holds is an old one: bring the newer store back", a.opts.Meta, ErrStaleDevice, state.Number, a.super.checkpoint)
-	case state.Epoch > a.super.epoch:
-		return "", fmt.Errorf("devices: %w: the metadata store is of epoch %d, they of %d", ErrStaleDevice, state.Epoch, a.super.epoch)
 	}
 	if err := a.loadCatalog(state); err != nil {
 		return "", err

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"lsad/lsa/format"
 )
@@ -55,4 +56,31 @@ func TestRescueVoid(t *testing.T) {
 	// The failed device has nothing of it: another one must.
 	r.spoil(int(bad.slot))
 	r.crash(rand.New(rand.NewPCG(1, 1)))
+}
+
+// TestRescueBesideJanitor: the records of a failed device are saved though giving
+// back the space of deleted layers takes long.
+func TestRescueBesideJanitor(t *testing.T) {
+	r := newRig(t, 2, 32)
+	h := r.volume("v", 1<<20)
+	r.a.janitor.mu.Lock() // it takes long
+	defer r.a.janitor.mu.Unlock()
+	kick(r.a.work.tidy)
+	time.Sleep(20 * time.Millisecond) // that has begun by now, or this tests nothing
+	bad := r.a.devs()[1]
+	for bad.appended.Load() == bad.synced.Load() {
+		r.a.append.mu.Lock()
+		r.a.append.stretch = 0
+		r.a.append.mu.Unlock()
+		mustWrite(t, h, 0, make([]byte, 4096))
+	}
+	r.a.takeOutOfService(bad, errDead)
+	for begin := time.Now(); bad.appended.Load() != bad.synced.Load(); time.Sleep(time.Millisecond) {
+		if time.Since(begin) > 20*time.Second {
+			t.Fatal("its records are not saved")
+		}
+	}
+	if err := h.Flush(); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -73,7 +73,7 @@ func (a *Array) lockedRange(v *volume, block, count uint64, fn func(layer, block
 // unmap logs, in so many copies, and makes holes wherever the layer sees
 // something mapped. The caller holds the volume's gate.
 func (a *Array) unmap(layer uint64, copies int, block, count uint64) error {
-	pages, err := a.blocks.PagesIn(layer, block/blockmap.PageBlocks, (block+count-1)/blockmap.PageBlocks+1, false)
+	pages, err := a.pagesIn(layer, block/blockmap.PageBlocks, (block+count-1)/blockmap.PageBlocks+1)
 	if err != nil {
 		return fmt.Errorf("trim: %w", err)
 	}
@@ -204,7 +204,7 @@ func (h *Handle) pageExtents(x *extents, pages []uint64, block, end uint64) erro
 func (h *Handle) pagesIn(from, to uint64) ([]uint64, error) {
 	turn := h.a.readers.enter()
 	defer h.a.readers.exit(turn)
-	return h.a.blocks.PagesIn(h.head(), from, to, false)
+	return h.a.pagesIn(h.head(), from, to)
 }
 
 func (h *Handle) lookup(block uint64, dst []blockmap.Entry) error {

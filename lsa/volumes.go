@@ -281,8 +281,9 @@ func (a *Array) logChange(ch adminChange) (lsn uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if len(payload) > format.MaxAdminPayload {
-		return 0, fmt.Errorf("%w: the change takes %d bytes in the log, there is room for %d", ErrInvalid, len(payload), format.MaxAdminPayload)
+	// A record lies in one segment.
+	if most := min(format.MaxAdminPayload, int(a.super.segmentSize)-format.BlockSize); len(payload) > most {
+		return 0, fmt.Errorf("%w: the change takes %d bytes in the log, there is room for %d", ErrInvalid, len(payload), most)
 	}
 	b := newBatch(originUser)
 	defer b.release()

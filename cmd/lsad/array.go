@@ -48,8 +48,14 @@ func (s *server) openArray(ctx context.Context) error {
 	return s.collector.start()
 }
 
+// storeAdvice is what can be done about a metadata store that cannot be used.
+const storeAdvice = "; nothing was changed: name a directory that has the newest one with --meta, or put it back as it was when lsad last ran; " +
+	"with metadata in two directories either one is enough, move the content of the bad one away"
+
 func openAdvice(err error) string {
 	switch {
+	case errors.Is(err, lsa.ErrStoreDamaged), errors.Is(err, lsa.ErrStaleStore):
+		return storeAdvice
 	case errors.Is(err, lsa.ErrForeignDevice), errors.Is(err, lsa.ErrNotArray):
 		return "; see with lsad dump which devices belong together, and name them with --device"
 	case errors.Is(err, lsa.ErrMissingDevice):

@@ -240,7 +240,7 @@ func (b *backend) CreateVolume(ctx context.Context, name string, size int64, cop
 
 // ResizeVolume implements admin.Array.
 func (b *backend) ResizeVolume(ctx context.Context, name string, size int64, force bool) error {
-	err := b.server.array.ResizeVolume(ctx, name, size, force)
+	err := whenUnused(ctx, func() error { return b.server.array.ResizeVolume(ctx, name, size, force) })
 	if err == nil {
 		b.server.disks.resized(name, size)
 	}
@@ -270,7 +270,7 @@ func (b *backend) DeleteVolume(ctx context.Context, name string) error {
 	if err := b.notHeld(name); err != nil {
 		return err
 	}
-	err := b.server.array.DeleteVolume(ctx, name)
+	err := whenUnused(ctx, func() error { return b.server.array.DeleteVolume(ctx, name) })
 	if err == nil {
 		b.stats.Forget(name)
 	}
@@ -292,7 +292,29 @@ func (b *backend) Clone(ctx context.Context, volume, snapshot, name string) erro
 
 // Revert implements admin.Array.
 func (b *backend) Revert(ctx context.Context, volume, snapshot string) error {
-	return b.did("reverted "+volume+" to snapshot "+snapshot, b.server.array.Revert(ctx, volume, snapshot))
+	return b.did("reverted "+volume+" to snapshot "+snapshot, whenUnused(ctx, func() error { return b.server.array.Revert(ctx, volume, snapshot) }))
+}
+
+// How long a change waits for the last client of a volume: one that was killed is gone for who killed it before the
+// server has heard of it, and has answered what it asked for.
+const (
+	unusedWithin = 2 * time.Second
+	unusedEvery  = 20 * time.Millisecond
+)
+
+// whenUnused makes a change that clients may be in the way of.
+func whenUnused(ctx context.Context, change func() error) error {
+	for begin := time.Now(); ; {
+		err := change()
+		if !errors.Is(err, lsa.ErrInUse) || time.Since(begin) > unusedWithin {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(unusedEvery):
+		}
+	}
 }
 
 // did logs a change that was made, and codes the error of one that was not.

@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -68,6 +70,11 @@ func printCheck(cmd *cobra.Command, o *offline, r *lsa.CheckReport) error {
 	out := cmd.OutOrStdout()
 	for _, p := range r.Problems {
 		fmt.Fprintln(out, p)
+	}
+	if slices.ContainsFunc(r.Problems, func(p lsa.Problem) bool {
+		return strings.Contains(p.What, lsa.ErrStoreDamaged.Error()) && p.Kind == "array"
+	}) {
+		fmt.Fprintln(out, "the metadata store cannot be used"+storeAdvice)
 	}
 	if r.More > 0 {
 		fmt.Fprintf(out, "and %d more\n", r.More)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os/signal"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -108,29 +107,12 @@ func addDevice(ctx context.Context, c *admin.Client, arg string) (admin.Device, 
 
 // removeDevice shows how far it is while the server moves what the device holds.
 func removeDevice(ctx context.Context, cmd *cobra.Command, c *admin.Client, device string, force bool) (admin.Device, error) {
-	watched, cancel := context.WithCancel(ctx)
-	p := newProgress(cmd.ErrOrStderr(), "moved")
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		tick := time.NewTicker(time.Second)
-		defer tick.Stop()
-		for {
-			select {
-			case <-watched.Done():
-				return
-			case <-tick.C:
-			}
-			if w, err := c.Work(watched); err == nil && w.Removal.Running {
-				p.show(min(w.Removal.DoneBytes, w.Removal.Bytes), w.Removal.Bytes)
-			}
+	return watchWork(ctx, cmd, c, "moved", func(w admin.Work) (done, total int64) {
+		if !w.Removal.Running {
+			return 0, 0
 		}
-	}()
-	d, err := c.RemoveDevice(ctx, device, force)
-	cancel()
-	<-ended
-	p.end()
-	return d, err
+		return min(w.Removal.DoneBytes, w.Removal.Bytes), w.Removal.Bytes
+	}, func(ctx context.Context) (admin.Device, error) { return c.RemoveDevice(ctx, device, force) })
 }
 
 // printDone says what was done, in words or, for programs, as what it concerned.

@@ -372,7 +372,14 @@ func printHook(w io.Writer, st kvmhook.Status) error {
 	if st.Source.OutageSeconds > 0 {
 		source += ", out of reach for " + seconds(st.Source.OutageSeconds)
 	}
-	out.row("State:", string(st.State))
+	state := string(st.State)
+	if st.Kept {
+		state += ", kept for another hook"
+	}
+	if st.Source.DirectBytes > 0 {
+		source += ", " + size(st.Source.DirectBytes) + " read past the server"
+	}
+	out.row("State:", state)
 	out.row("Source:", fmt.Sprintf("%s, %d reconnects", source, st.Source.Reconnects))
 	out.row("Image:", size(st.ImageBytes))
 	if st.State != kvmhook.StateWaiting {

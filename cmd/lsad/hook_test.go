@@ -21,7 +21,6 @@ import (
 	"lsad/internal/nbdclient"
 	"lsad/kvmhook"
 	"lsad/kvmhook/filesource"
-	"lsad/kvmhook/uffd"
 	"lsad/kvmhook/vmmtest"
 	"lsad/server/admin"
 )
@@ -48,11 +47,7 @@ func hookMemory() []byte {
 // hookRig is a server with an image of hookMemory, "vm1", and the file that it was made from.
 func hookRig(t *testing.T) (dir string, server *process) {
 	t.Helper()
-	fd, err := uffd.Open(uffd.FeatureEventRemove)
-	if err != nil {
-		t.Skipf("no userfaultfd here (it needs root, or the sysctl vm.unprivileged_userfaultfd): %v", err)
-	}
-	fd.Close()
+	needUserfaultfd(t)
 	dir = t.TempDir()
 	server = serveIn(t, dir, small...)
 	if err := os.WriteFile(filepath.Join(dir, "memory"), hookMemory(), 0o600); err != nil {

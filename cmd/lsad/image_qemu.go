@@ -40,15 +40,9 @@ Anyone who reaches ADDR could send a VM: take a unix socket, or 127.0.0.1 and a 
 			if err := absoluteBoth(&q.Listen, &q.QMP); err != nil {
 				return err
 			}
-			return t.do(cmd, func(ctx context.Context, c *admin.Client) error {
-				image, err := job(ctx, cmd, func(ctx context.Context, show func(admin.JobProgress)) (admin.Image, error) {
-					return c.IngestImage(ctx, q, show)
-				})
-				if err != nil {
-					return err
-				}
-				return t.printImage(cmd, image)
-			})
+			return job(t, cmd, func(ctx context.Context, c *admin.Client, show func(admin.JobProgress)) (admin.Image, error) {
+				return c.IngestImage(ctx, q, show)
+			}, t.printImage)
 		},
 	}
 	fs := cmd.Flags()
@@ -95,15 +89,9 @@ with the image, and with the image that a fork was made from. Later restores sen
 				return config.Usagef("--record %v: for how long? A time such as 30s", record)
 			}
 			q.BytesPerSecond, q.PageBytes, q.PatienceSeconds, q.RecordSeconds = rate.bytes(), page.bytes(), patience.Seconds(), record.Seconds()
-			return t.do(cmd, func(ctx context.Context, c *admin.Client) error {
-				r, err := job(ctx, cmd, func(ctx context.Context, show func(admin.JobProgress)) (admin.Restored, error) {
-					return c.RestoreImage(ctx, args[0], q, show)
-				})
-				if err != nil {
-					return err
-				}
-				return t.printRestored(cmd, r)
-			})
+			return job(t, cmd, func(ctx context.Context, c *admin.Client, show func(admin.JobProgress)) (admin.Restored, error) {
+				return c.RestoreImage(ctx, args[0], q, show)
+			}, t.printRestored)
 		},
 	}
 	fs := cmd.Flags()
@@ -150,17 +138,22 @@ func (f *sizeFlag) bytes() int64 {
 	return int64(*f.size)
 }
 
-// job runs long work of the server, with a progress bar. The first signal ends it in order.
-func job[T any](ctx context.Context, cmd *cobra.Command, run func(context.Context, func(admin.JobProgress)) (T, error)) (T, error) {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, unix.SIGTERM)
-	defer stop()
-	bar := newBar(cmd.ErrOrStderr())
-	result, err := run(ctx, bar.show)
-	bar.end()
-	if err != nil && ctx.Err() != nil {
-		err = fmt.Errorf("%s: interrupted", cmd.CommandPath())
-	}
-	return result, err
+// job runs long work of the server, with a progress bar, and prints what came of it. The first signal ends it in order.
+func job[T any](t *target, cmd *cobra.Command, run func(context.Context, *admin.Client, func(admin.JobProgress)) (T, error), show func(*cobra.Command, T) error) error {
+	return t.do(cmd, func(ctx context.Context, c *admin.Client) error {
+		ctx, stop := signal.NotifyContext(ctx, os.Interrupt, unix.SIGTERM)
+		defer stop()
+		bar := newBar(cmd.ErrOrStderr())
+		result, err := run(ctx, c, bar.show)
+		bar.end()
+		if err != nil && ctx.Err() != nil {
+			return fmt.Errorf("%s: interrupted", cmd.CommandPath())
+		}
+		if err != nil {
+			return err
+		}
+		return show(cmd, result)
+	})
 }
 
 // absoluteBoth makes paths absolute, for the server: of an address, and of a monitor, if given.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os/signal"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -73,30 +72,13 @@ the command off ends the scrub.`,
 
 // runScrub shows how far it is while the server scrubs.
 func runScrub(ctx context.Context, cmd *cobra.Command, c *admin.Client, perSecond int64) (admin.ScrubReport, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	p := newProgress(cmd.ErrOrStderr(), "went through the map,")
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		tick := time.NewTicker(time.Second)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			if w, err := c.Work(ctx); err == nil && w.Scrub.Running {
-				const page = 4 << 20 // what a page of the map describes
-				p.show(w.Scrub.Pages*page, w.Scrub.Total*page)
-			}
+	const page = 4 << 20 // bytes of a volume that a page of the map describes
+	return watchWork(ctx, cmd, c, "went through the map,", func(w admin.Work) (done, total int64) {
+		if !w.Scrub.Running {
+			return 0, 0
 		}
-	}()
-	r, err := c.Scrub(ctx, perSecond)
-	cancel()
-	<-ended
-	p.end()
-	return r, err
+		return w.Scrub.Pages * page, w.Scrub.Total * page
+	}, func(ctx context.Context) (admin.ScrubReport, error) { return c.Scrub(ctx, perSecond) })
 }
 
 func printScrub(cmd *cobra.Command, t *target, r admin.ScrubReport) error {

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -197,6 +198,16 @@ func TestInUseNamesTheClient(t *testing.T) {
 	}
 	checkColumns(t, must(t, dir, "status", "--connections"))
 	c.Close()
+	p.stop()
+}
+
+// TestVanished deletes a volume whose client goes at that moment: the end of its connection is waited for.
+func TestVanished(t *testing.T) {
+	dir := t.TempDir()
+	p := serveIn(t, dir, small...)
+	c := openExport(t, filepath.Join(dir, "lsad-data", "nbd.sock"), "vol0")
+	time.AfterFunc(300*time.Millisecond, func() { c.Close() })
+	must(t, dir, "volume", "delete", "vol0")
 	p.stop()
 }
 

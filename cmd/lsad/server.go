@@ -90,7 +90,7 @@ func (s *server) checkSettings(ctx context.Context) (err error) {
 		}
 	}
 	if s.cfg.TLSMode() != "off" {
-		if s.tls, err = nbd.LoadTLS(s.cfg.TLSCert, s.cfg.TLSKey, s.cfg.TLSClientCA); err != nil {
+		if s.tls, err = nbd.WatchTLS(s.cfg.TLSCert, s.cfg.TLSKey, s.cfg.TLSClientCA, s.log); err != nil {
 			return config.Usagef("%v", err)
 		}
 	}

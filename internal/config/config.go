@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"path/filepath"
+	"reflect"
 
 	"github.com/BurntSushi/toml"
 	"github.com/spf13/pflag"
@@ -96,9 +97,15 @@ func (c *Config) override(given *pflag.FlagSet) error {
 
 // TOML is the configuration as a file that Load reads back to the same.
 func (c *Config) TOML() ([]byte, error) {
+	all := *c
+	for v, i := reflect.ValueOf(&all).Elem(), 0; i < v.NumField(); i++ { // a list that is nil would be left out
+		if f := v.Field(i); f.Kind() == reflect.Slice && f.IsNil() {
+			f.Set(reflect.MakeSlice(f.Type(), 0, 0))
+		}
+	}
 	var buf bytes.Buffer
 	enc := toml.NewEncoder(&buf)
-	err := enc.Encode(c)
+	err := enc.Encode(all)
 	return buf.Bytes(), err
 }
 

@@ -134,6 +134,8 @@ func TestBadSettings(t *testing.T) {
 		{[]string{"--volume=v:1000"}, "multiple of 4 KiB"},
 		{[]string{"--volume=v:1G", "--volume=v:2G"}, "named twice"},
 		{[]string{"--device=a:0G"}, "above zero"},
+		{[]string{"--device=a:0"}, "above zero"},
+		{[]string{"--device=a:"}, "above zero"},
 		{[]string{"--device=a:12GB"}, "write GiB"},
 		{[]string{"--device=:1G"}, "path is missing"},
 		{[]string{"--device=a", "--device=./a"}, "named twice"},
@@ -237,4 +239,17 @@ func FuzzConfig(f *testing.F) {
 			t.Fatalf("%v, of\n%s", err, out)
 		}
 	})
+}
+
+// TestPrintedConfig holds that every setting is shown, also a list with nothing in it.
+func TestPrintedConfig(t *testing.T) {
+	text, err := Default().TOML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for v, i := reflect.TypeFor[Config](), 0; i < v.NumField(); i++ {
+		if key := v.Field(i).Tag.Get("toml"); !strings.Contains("\n"+string(text), "\n"+key+" = ") {
+			t.Errorf("no %s in\n%s", key, text)
+		}
+	}
 }

@@ -75,6 +75,9 @@ func ParseDeviceSpec(s string) (DeviceSpec, error) {
 		return DeviceSpec{}, Usagef("device %q: want PATH or PATH:SIZE", s)
 	}
 	i := strings.LastIndexByte(s, ':')
+	if i > 0 && strings.Trim(s[i+1:], "0") == "" && !strings.HasPrefix(s, "/dev/") {
+		return DeviceSpec{}, Usagef("device %q: want PATH, or PATH:SIZE with a size above zero", s)
+	}
 	if i < 0 || !looksLikeSize(s[i+1:]) {
 		return DeviceSpec{Path: s}, nil
 	}

@@ -105,12 +105,19 @@ func (f *fakeImages) ImageCounters() ImageCounters { return ImageCounters{Import
 // startImages serves fake images, with every right or with none.
 func startImages(t *testing.T, f *fakeImages, a Access) *Client {
 	t.Helper()
+	return startWith(t, Config{Images: f}, a)
+}
+
+// startWith serves a fake array and what else is configured, and returns a client that has the token.
+func startWith(t *testing.T, cfg Config, a Access) *Client {
+	t.Helper()
+	cfg.Array, cfg.Token = &fakeArray{}, testToken
 	path := filepath.Join(t.TempDir(), "admin.sock")
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := New(Config{Array: &fakeArray{}, Images: f, Token: testToken}).HTTP(a)
+	srv := New(cfg).HTTP(a)
 	done := make(chan error)
 	go func() { done <- srv.Serve(l) }()
 	t.Cleanup(func() {

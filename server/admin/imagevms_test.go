@@ -2,8 +2,6 @@ package admin
 
 import (
 	"context"
-	"net"
-	"path/filepath"
 	"testing"
 )
 
@@ -29,19 +27,7 @@ func (f *fakeVMs) RestoreImage(_ context.Context, name string, q RestoreImage, _
 
 func startVMs(t *testing.T, f *fakeVMs, a Access) *Client {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "admin.sock")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := New(Config{Array: &fakeArray{}, ImageVMs: f, Token: testToken}).HTTP(a)
-	done := make(chan error)
-	go func() { done <- srv.Serve(l) }()
-	t.Cleanup(func() {
-		srv.Close()
-		<-done
-	})
-	return NewClient("unix", path, testToken)
+	return startWith(t, Config{ImageVMs: f}, a)
 }
 
 func TestImageVMs(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"syscall"
 	"testing"
 	"time"
@@ -151,18 +150,7 @@ func TestLongQueue(t *testing.T) {
 // kernel would rather reset a connection with unread requests in it.
 func TestShutdownTCP(t *testing.T) {
 	r, g := gated(t, nil)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.serve(t, l)
-	nc, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	nc.SetDeadline(time.Now().Add(testDeadline))
-	c := &client{t: t, nc: nc}
+	c := r.dialTCP(t)
 	c.enter(simple, "disk")
 	c.send(req{cmd: nbdproto.CmdRead, cookie: 1, n: 4096})
 	<-g.entered
@@ -189,7 +177,7 @@ func TestShutdownTCP(t *testing.T) {
 		c.read(4096)
 		answered = k.cookie == 1
 	}
-	nc.Close()
+	c.nc.Close()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}

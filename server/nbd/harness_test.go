@@ -128,7 +128,23 @@ func (r *rig) idle(t testing.TB) {
 // dial connects a client.
 func (r *rig) dial(t testing.TB) *client {
 	t.Helper()
-	nc, err := net.Dial("unix", r.path)
+	return dialAt(t, "unix", r.path)
+}
+
+// dialTCP has the server listen on a port too, and connects a client there.
+func (r *rig) dialTCP(t testing.TB) *client {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.serve(t, l)
+	return dialAt(t, "tcp", l.Addr().String())
+}
+
+func dialAt(t testing.TB, network, address string) *client {
+	t.Helper()
+	nc, err := net.Dial(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"testing"
 	"time"
@@ -63,18 +62,7 @@ func TestModelTLS(t *testing.T) {
 
 func TestModelTCP(t *testing.T) {
 	r := newRig(t, func(_ *Config, s *shelf) { s.disks["disk"].TryReads = 3 })
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.serve(t, l)
-	nc, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	nc.SetDeadline(time.Now().Add(testDeadline))
-	c := &client{t: t, nc: nc}
+	c := r.dialTCP(t)
 	c.enter(extended, "disk", "base:allocation")
 	testModel(t, r, c)
 }

@@ -20,9 +20,10 @@ import (
 
 // pki is a directory with certificates under the names that libnbd and QEMU expect.
 type pki struct {
-	dir string
-	ca  *x509.Certificate
-	key *ecdsa.PrivateKey
+	dir   string
+	ca    *x509.Certificate
+	key   *ecdsa.PrivateKey
+	until time.Time // of what is issued next, zero for an hour from now
 }
 
 func newPKI(t testing.TB) *pki {
@@ -49,6 +50,9 @@ func (p *pki) issue(t testing.TB, file, name string, isCA bool) (*x509.Certifica
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		DNSNames:    []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	if !p.until.IsZero() {
+		tmpl.NotAfter = p.until
 	}
 	parent, signer := p.ca, p.key
 	if isCA {

@@ -128,7 +128,7 @@ func (b *bench) startQemuNBD(ctx context.Context, size config.Size) (*server, er
 
 // startGoNBD serves a file with go-nbd's server.
 func (b *bench) startGoNBD(ctx context.Context, size config.Size) (*server, error) {
-	program, err := buildProgram(ctx, b.dir, "lsad/tools/bench/gonbd")
+	program, err := buildProgram(ctx, b.dir, "lsad/tools/guest/gonbd")
 	if err != nil {
 		return nil, err
 	}
@@ -137,5 +137,5 @@ func (b *bench) startGoNBD(ctx context.Context, size config.Size) (*server, erro
 		return nil, err
 	}
 	s := &server{name: "go-nbd", socket: b.path("go-nbd.sock")}
-	return s.started(ctx, program, s.socket, image)
+	return s.started(ctx, program, "serve", "unix:"+s.socket, image)
 }

@@ -22,9 +22,7 @@ func TestAttach(t *testing.T) {
 		{"device", attachDevice},
 		{"ext4", func(t *testing.T, vm *guest.VM) { fileSystemLocal(t, vm, nbdDisk, "mkfs.ext4 -q -F", "e2fsck -f -n") }},
 		{"xfs", func(t *testing.T, vm *guest.VM) { fileSystemLocal(t, vm, nbdDisk, "mkfs.xfs -q -f", "xfs_repair -n") }},
-		{"killed server", func(t *testing.T, vm *guest.VM) {
-			killLocal(t, vm, nbdDisk, "--rw=randwrite --bs=4k --iodepth=32 --size=64m --io_size=48m")
-		}},
+		{"killed server", func(t *testing.T, vm *guest.VM) { killLocal(t, vm, nbdDisk, killWays...) }},
 		{"restarts", attachRestarts},
 		{"cycles", func(t *testing.T, vm *guest.VM) { cyclesLocal(t, vm, nbdDisk) }},
 		{"lost power", attachLostPower},

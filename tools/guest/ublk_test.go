@@ -27,9 +27,7 @@ func TestUblk(t *testing.T) {
 		{"device", ublkDevice},
 		{"ext4", func(t *testing.T, vm *guest.VM) { fileSystemLocal(t, vm, ublkDisk, "mkfs.ext4 -q -F", "e2fsck -f -n") }},
 		{"xfs", func(t *testing.T, vm *guest.VM) { fileSystemLocal(t, vm, ublkDisk, "mkfs.xfs -q -f", "xfs_repair -n") }},
-		{"killed server", func(t *testing.T, vm *guest.VM) {
-			killLocal(t, vm, ublkDisk, "--rw=randwrite --bs=4k --iodepth=32 --size=64m --io_size=48m")
-		}},
+		{"killed server", func(t *testing.T, vm *guest.VM) { killLocal(t, vm, ublkDisk, killWays...) }},
 		{"killed server with every request under way", func(t *testing.T, vm *guest.VM) {
 			shallow := ublkDisk
 			shallow.attach = "lsad ublk add vol0 --depth 4 >/dev/null"

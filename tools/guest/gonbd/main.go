@@ -1,12 +1,13 @@
-// Command gonbd attaches a kernel block device to an NBD server with the client
-// of github.com/pojntfx/go-nbd, for the test that finds out whether that
-// client gets on with our server. It runs in the guest until it is killed:
+// Command gonbd is the client and the server of github.com/pojntfx/go-nbd. A test
+// in the guest finds out with it whether that client gets on with our server; for
+// the benchmark its server is a baseline. Attach and serve run until killed:
 //
 //	gonbd list HOST:PORT
 //	gonbd attach HOST:PORT EXPORT /dev/nbdN
-//	gonbd serve HOST:PORT FILE
+//	gonbd serve ADDR FILE
 //
-// Attach prints "attached" when the device has its size.
+// Attach prints "attached" when the device has its size. ADDR is HOST:PORT or
+// unix:PATH.
 package main
 
 import (
@@ -82,7 +83,11 @@ func serve(addr, path string) error {
 		return err
 	}
 	defer f.Close()
-	listener, err := net.Listen("tcp", addr)
+	network := "tcp"
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		network, addr = "unix", path
+	}
+	listener, err := net.Listen(network, addr)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 
 	"lsad/memsvc/qemu"
@@ -13,6 +14,7 @@ import (
 func TestRestoreHugePages(t *testing.T) {
 	ctx := withPatience(t)
 	const mib = 128
+	reserveHugePages(t, mib/2)
 	meminfo, err := os.ReadFile("/proc/meminfo")
 	check(t, err)
 	free := 0
@@ -38,4 +40,23 @@ func TestRestoreHugePages(t *testing.T) {
 	check(t, err)
 	t.Logf("restored: %+v", p)
 	check(t, vm.WaitRounds(ctx, 3))
+}
+
+// reserveHugePages has the kernel set huge pages aside, if it can and may.
+func reserveHugePages(t *testing.T, n int) {
+	t.Helper()
+	const path = "/proc/sys/vm/nr_hugepages"
+	old, err := os.ReadFile(path)
+	if err != nil {
+		return // the test tells how many there are
+	}
+	before, err := strconv.Atoi(strings.TrimSpace(string(old)))
+	if err != nil || os.WriteFile(path, []byte(strconv.Itoa(before+n)), 0) != nil {
+		return
+	}
+	t.Cleanup(func() {
+		if err := os.WriteFile(path, old, 0); err != nil {
+			t.Error(err)
+		}
+	})
 }

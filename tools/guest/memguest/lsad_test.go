@@ -193,18 +193,22 @@ func TestCommands(t *testing.T) {
 	vm.Close()
 }
 
-// TestRestoreResumed holds that a VM whose restore was killed waits, and goes on when the restore is run again.
-func TestRestoreResumed(t *testing.T) {
-	ctx := withPatience(t)
-	o := Options{MemoryMiB: 256, UsedMiB: 60}
+// waitingFor saves a guest as an image, "one", and starts a QEMU that waits for it.
+func waitingFor(t *testing.T, ctx context.Context, o Options) (*VM, *server) {
+	t.Helper()
 	vm := start(t, o)
 	s := serve(t)
 	check(t, vm.WaitLine(ctx, "ready"))
 	s.run(ctx, nil, "image", "ingest", "one", "--qmp", vm.Monitor)
 	vm.Close()
-
 	o.Incoming = true
-	vm = start(t, o)
+	return start(t, o), s
+}
+
+// TestRestoreResumed holds that a VM whose restore was killed waits, and goes on when the restore is run again.
+func TestRestoreResumed(t *testing.T) {
+	ctx := withPatience(t)
+	vm, s := waitingFor(t, ctx, Options{MemoryMiB: 256, UsedMiB: 60})
 	dying, kill := context.WithCancel(ctx)
 	wait := s.start(dying, "image", "restore", "one", "--qmp", vm.Monitor, "--rate", "4MiB")
 	_, err := vm.QMP.Wait(ctx, func(e qmp.Event) bool { return e.Name == "RESUME" })
@@ -240,15 +244,7 @@ func TestIngestRefused(t *testing.T) {
 // TestRestoreLost holds that a restore whose connection is cut in the middle finds the destination again by itself.
 func TestRestoreLost(t *testing.T) {
 	ctx := withPatience(t)
-	o := Options{MemoryMiB: 256, UsedMiB: 60}
-	vm := start(t, o)
-	s := serve(t)
-	check(t, vm.WaitLine(ctx, "ready"))
-	s.run(ctx, nil, "image", "ingest", "one", "--qmp", vm.Monitor)
-	vm.Close()
-
-	o.Incoming = true
-	vm = start(t, o)
+	vm, s := waitingFor(t, ctx, Options{MemoryMiB: 256, UsedMiB: 60})
 	check(t, vm.SetCapabilities(ctx, Capability{"events", true}))
 	wait := s.start(ctx, "image", "restore", "one", "--qmp", vm.Monitor, "--rate", "40MiB")
 	_, err := vm.QMP.Wait(ctx, func(e qmp.Event) bool { return e.Name == "RESUME" })

@@ -1,12 +1,16 @@
 package memguest
 
 import (
+	"bytes"
 	"context"
+	"math/rand/v2"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"lsad/memsvc/qemu"
 	"lsad/memsvc/qemu/qmp"
@@ -131,4 +135,58 @@ func TestMigrateResumed(t *testing.T) {
 	}
 	t.Logf("%s", out)
 	check(t, dst.WaitRounds(ctx, 3))
+}
+
+// TestMigrateInterrupted interrupts the command at random moments: it says who has the VM, that is true, and the guest
+// goes on there with its memory as it was.
+func TestMigrateInterrupted(t *testing.T) {
+	ctx := withPatience(t)
+	o := Options{MemoryMiB: 128, UsedMiB: 30}
+	src, ram := source(t, ctx, o)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	program, err := lsad()
+	check(t, err)
+	for range 4 {
+		dst, to := destination(t, ctx, o)
+		args := []string{"image", "migrate", "--ram", ram.Name(), "--qmp", src.Monitor, "--to", "unix:" + to, "--rate", "4MiB"}
+		cmd := exec.CommandContext(ctx, program, args...)
+		var errs bytes.Buffer
+		cmd.Stderr = &errs
+		check(t, cmd.Start())
+		time.Sleep(time.Duration(random.Int64N(int64(300 * time.Millisecond)))) // any moment will do
+		check(t, cmd.Process.Signal(os.Interrupt))
+		if cmd.Wait() == nil {
+			t.Fatal("it was not interrupted")
+		}
+		status, err := src.QMP.Status(ctx)
+		check(t, err)
+		lines := strings.Split(strings.TrimSpace(errs.String()), "\n")
+		switch text := lines[len(lines)-1]; {
+		case text == "", strings.HasSuffix(text, "the VM is at the source"): // "": it had not begun
+			if status != "running" {
+				t.Fatalf("the source is %s: %s", status, text)
+			}
+			check(t, src.WaitRounds(ctx, 1))
+			dst.Close()
+		case strings.Contains(text, "handed to the destination"):
+			if status != "postmigrate" {
+				t.Fatalf("the source is %s: %s", status, text)
+			}
+			t.Log("handed over")
+			_, err := dst.QMP.Wait(ctx, func(e qmp.Event) bool {
+				return e.Name == "MIGRATION" && strings.Contains(string(e.Data), "postcopy-paused")
+			})
+			check(t, err)
+			check(t, dst.QMP.ExecuteNow(ctx, "migrate-recover", map[string]string{"uri": "unix:" + to}, nil))
+			if out, errs, err := command(t, ctx, append(args[:len(args)-2], "--resume")...)(); err != nil {
+				t.Fatalf("resume: %v: %s%s", err, out, errs)
+			}
+			check(t, dst.WaitRounds(ctx, 2))
+			return
+		default:
+			t.Fatalf("it does not say who has the VM: %s", &errs)
+		}
+	}
 }

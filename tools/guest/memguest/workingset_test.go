@@ -12,15 +12,9 @@ import (
 func TestWorkingSet(t *testing.T) {
 	ctx := withPatience(t)
 	o := Options{MemoryMiB: 256, UsedMiB: 60}
-	vm := start(t, o)
-	s := serve(t)
-	check(t, vm.WaitLine(ctx, "ready"))
-	s.run(ctx, nil, "image", "ingest", "one", "--qmp", vm.Monitor)
-	vm.Close()
-	s.run(ctx, nil, "image", "fork", "one", "two")
-
+	vm, s := waitingFor(t, ctx, o)
 	o.Incoming = true
-	vm = start(t, o)
+	s.run(ctx, nil, "image", "fork", "one", "two")
 	recording, interrupt := context.WithCancel(ctx)
 	wait := s.start(recording, "image", "restore", "two", "--qmp", vm.Monitor, "--record", "1h")
 	check(t, vm.WaitRounds(ctx, 2))
