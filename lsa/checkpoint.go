@@ -207,7 +207,7 @@ func (a *Array) cutLSN(c *cut) uint64 {
 // writeCut makes the log durable first, then the checkpoint.
 func (a *Array) writeCut(c *cut) error {
 	if !planted(ruleSyncBeforeCheckpoint) {
-		if err := a.syncTo(c.lsn); err != nil {
+		if err := a.syncForCut(c.lsn); err != nil {
 			return err
 		}
 	}

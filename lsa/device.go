@@ -98,8 +98,7 @@ type device struct {
 	mu       sync.Mutex
 	tail     []recordRef // during recovery: records behind the last LSN known to be durable
 	dropped  []recordRef // during recovery: records that do not count, where new ones will be appended
-	unsynced []recordRef // appended, not covered by a sync, in order of completion
-	lost     bool        // some of them could not be saved after a failed sync; row.State too is guarded by mu
+	unsynced []recordRef // appended, not covered by a sync, in order of completion; row.State too is guarded by mu
 }
 
 // recordRef finds a record again.

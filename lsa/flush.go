@@ -23,7 +23,11 @@ type flusher struct {
 // are saved, unless all of them have another copy.
 func (a *Array) syncTo(lsn uint64) error {
 	for a.flush.durable.Load() < lsn {
-		if _, err := a.syncRound(); err != nil && !a.forgetCopied() {
+		_, err := a.syncRound()
+		if errors.Is(err, errLostAhead) {
+			err = a.passOver()
+		}
+		if err != nil && !a.forgetCopied() {
 			return err
 		}
 	}
@@ -41,6 +45,9 @@ func (a *Array) syncRound() (ran bool, err error) {
 	err = a.syncDevices()
 	// Records that were saved meanwhile may lie, unsynced, on a device that had
 	// nothing to sync when it was looked at: that takes another round.
+	if err == nil && a.lostAhead() {
+		err = errLostAhead
+	}
 	if err == nil && target > a.flush.durable.Load() && rescued == a.flush.rescued.Load() {
 		a.flush.durable.Store(target)
 	}

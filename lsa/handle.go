@@ -78,10 +78,6 @@ func (h *Handle) head() uint64 {
 	return h.v.head.Load()
 }
 
-// Flush makes everything that was acknowledged before the call durable, on
-// every handle and volume.
-func (h *Handle) Flush() error { return h.a.syncTo(h.a.committed.Load()) }
-
 func (h *Handle) check(what string, off, n int64, write bool) error {
 	switch {
 	case h.closed.Load():

@@ -150,7 +150,10 @@ func write(h *Handle, off int64, p []byte) error {
 // collect collects, greedily, every segment with garbage, and checkpoints.
 func (r *rig) collect() {
 	r.t.Helper()
-	for slot := range r.a.devs() {
+	for slot, d := range r.a.devs() {
+		if d == nil || !d.takesWrites() {
+			continue
+		}
 		var victims []uint32
 		r.a.Segments(slot, func(s SegmentInfo) bool {
 			if s.State == "sealed" && s.Live < s.Capacity*9/10 {

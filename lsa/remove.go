@@ -194,7 +194,7 @@ func (a *Array) evacuatePass(ctx context.Context, d *device) (moved, damaged int
 // the others forget it: neither the map nor the log behind the checkpoint.
 func (a *Array) dropDevice(ctx context.Context, d *device, o RemoveOptions) error {
 	for d.writable.Load() && d.appended.Load() != d.synced.Load() {
-		if _, err := a.syncRound(); err != nil {
+		if _, err := a.syncRound(); err != nil && !errors.Is(err, errLostAhead) {
 			return err
 		}
 	}

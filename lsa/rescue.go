@@ -37,7 +37,7 @@ func (a *Array) rescueAll() {
 			continue
 		}
 		d.mu.Lock()
-		todo := !d.lost && (len(d.unsynced) > 0 || d.row.State == format.DeviceInService)
+		todo := len(d.unsynced) > 0 || d.row.State == format.DeviceInService
 		d.mu.Unlock()
 		if todo {
 			a.rescue(d)
@@ -53,7 +53,7 @@ func (a *Array) rescue(d *device) {
 		a.log.Error("could not record that a device is out of service", "device", d.dev.Name(), "error", err)
 		return
 	}
-	saved := 0
+	saved, lost := 0, 0
 	for {
 		ref, ok := d.nextUnsynced()
 		if !ok {
@@ -64,16 +64,22 @@ func (a *Array) rescue(d *device) {
 			a.log.Error("no device takes the records that were not synced; it will be tried again, and flushes fail until then", "device", d.dev.Name())
 			return
 		}
-		if err != nil {
-			a.log.Error("a record that was not synced is lost; flushes go on failing", "device", d.dev.Name(), "segment", ref.seg, "sector", ref.sector, "error", err)
-			d.mu.Lock()
-			d.lost = true
-			d.mu.Unlock()
+		if err != nil && a.failed() != nil {
 			return
+		}
+		if err != nil {
+			if lost++; lost == 1 {
+				a.log.Error("a record that was not synced is lost", "device", d.dev.Name(), "segment", ref.seg, "sector", ref.sector, "error", err)
+			}
+			a.lose(d, ref)
+			continue
 		}
 		saved++
 	}
 	a.log.Info("unsynced records saved elsewhere", "device", d.dev.Name(), "records", saved)
+	if lost > 0 {
+		a.log.Error("records that were not synced are lost; flushes of volumes with one copy fail until the next start", "device", d.dev.Name(), "records", lost)
+	}
 	kick(a.work.checkpoint)
 }
 
@@ -94,6 +100,12 @@ func (a *Array) rescueOne(d *device, ref recordRef) error {
 		}
 		a.flush.rescued.Add(1)
 	}
+	d.saved(ref)
+	return nil
+}
+
+// saved forgets the first of the records that no sync covers.
+func (d *device) saved(ref recordRef) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	// A sync that was under way may have forgotten it meanwhile.
@@ -101,7 +113,6 @@ func (a *Array) rescueOne(d *device, ref recordRef) error {
 		d.unsynced = d.unsynced[1:]
 	}
 	d.synced.Store(max(d.synced.Load(), ref.seq))
-	return nil
 }
 
 // forgetCopied saves what is saved without an append: the records of a failed

@@ -53,7 +53,7 @@ func (a *Array) settleTail() error {
 		d.tail = nil
 	}
 	a.rescueAll()
-	return a.syncTo(a.committed.Load())
+	return a.syncForCut(a.committed.Load()) // a checkpoint follows
 }
 
 // rewriteTail writes what is there once more, if the kernel that the array ran on

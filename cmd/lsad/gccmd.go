@@ -141,6 +141,7 @@ back to the default.`,
 	for _, f := range []struct{ name, usage string }{
 		{"mode", "`MODE`: timed, or default-only to turn timers and alternative thresholds off"},
 		{"policy", "`NAME` of the policy that picks segments"},
+		{"placement", "`NAME` of what separates blocks by how long they live"},
 		{"period", "`TIME` between two turns of a device, or auto"},
 		{"phase", "when in the period the turn of DEVICE comes, `SHARE` from 0 to 1"},
 		{"low", "collect at or below so many unused segments, `N` or N%"},

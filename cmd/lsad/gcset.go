@@ -15,7 +15,7 @@ import (
 // Settings of the garbage collection, by the name of their flag. Those of the first list hold for the array, those
 // of the second for a device or, without one, for all.
 var (
-	gcArraySettings  = []string{"mode", "policy"}
+	gcArraySettings  = []string{"mode", "policy", "placement"}
 	gcDeviceSettings = []string{"period", "phase", "low", "high", "alt-low", "alt-high"}
 )
 
@@ -59,6 +59,9 @@ func (c *collector) applyOne(next *gc.Config, device, key, value string) error {
 			return nil
 		case "policy":
 			next.Policy = value
+			return nil
+		case "placement":
+			next.Placement = value
 			return nil
 		case "phase":
 			return fmt.Errorf("a phase is set for one device: name it")

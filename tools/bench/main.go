@@ -53,5 +53,6 @@ func newRoot() *cobra.Command {
 	}
 	root.AddCommand(newNBD(), newMem(), newHookBench(), newMemory(), newRecovery(), newProfile(), localbench.New())
 	root.AddCommand(newGC())
+	root.AddCommand(newWA())
 	return root
 }

@@ -25,8 +25,19 @@ func Fill(ctx context.Context, c *Conn, size int64, overwrites float64, seed uin
 	}
 	rng := rand.New(rand.NewPCG(seed, 1))
 	blocks := size / BlockSize
-	for range int64(overwrites * float64(blocks)) {
-		if err := c.start(ctx, request{off: rng.Int64N(blocks) * BlockSize, n: BlockSize}); err != nil {
+	return overwrite(ctx, c, int64(overwrites*float64(blocks)), func() int64 { return rng.Int64N(blocks) })
+}
+
+// Overwrite writes single blocks that next draws, as fast as the server takes them.
+func Overwrite(ctx context.Context, c *Conn, writes int64, next func() int64) error {
+	c.limit(fillDepth)
+	defer c.limit(maxInFlight)
+	return overwrite(ctx, c, writes, next)
+}
+
+func overwrite(ctx context.Context, c *Conn, writes int64, next func() int64) error {
+	for range writes {
+		if err := c.start(ctx, request{off: next() * BlockSize, n: BlockSize}); err != nil {
 			return fmt.Errorf("overwrite: %w", err)
 		}
 	}
