@@ -43,11 +43,10 @@ func (a *Array) rank(p format.Place) int {
 	return 0
 }
 
-// readCopies reads blocks whose nearest copies lie one after the other. Where
+// readCopies reads blocks whose k-th copies lie one after the other. Where
 // that fails it takes the other copy, block by block, and has the bad one
 // written anew.
-func (a *Array) readCopies(p []byte, at place, entries []blockmap.Entry, try bool) error {
-	k := a.nearest(&entries[0])
+func (a *Array) readCopies(p []byte, at place, entries []blockmap.Entry, k int, try bool) error {
 	err := a.readPlace(p, entries, k, try)
 	if err == nil || err == errWouldBlock || entries[0].Place[1] == 0 && len(entries) == 1 {
 		return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"lsad/lsa/blockmap"
@@ -173,20 +174,25 @@ func (r *rig) scan(h *Handle, n int) {
 func (r *rig) collectAll() {
 	r.t.Helper()
 	for slot := range r.a.devs() {
-		var victims []uint32
-		r.a.Segments(slot, func(s SegmentInfo) bool {
-			if s.State == "sealed" {
-				victims = append(victims, s.Segment)
-			}
-			return true
-		})
-		for _, seg := range victims {
-			if _, err := r.a.Collect(context.Background(), slot, seg, nil); err != nil && !errors.Is(err, ErrInvalid) {
-				r.t.Fatal(err)
-			}
-			if err := r.a.Checkpoint(context.Background()); err != nil {
-				r.t.Fatal(err)
-			}
+		r.collectDevice(slot)
+	}
+}
+
+func (r *rig) collectDevice(slot int) {
+	r.t.Helper()
+	var victims []uint32
+	r.a.Segments(slot, func(s SegmentInfo) bool {
+		if s.State == "sealed" {
+			victims = append(victims, s.Segment)
+		}
+		return true
+	})
+	for _, seg := range victims {
+		if _, err := r.a.Collect(context.Background(), slot, seg, nil); err != nil && !errors.Is(err, ErrInvalid) {
+			r.t.Fatal(err)
+		}
+		if err := r.a.Checkpoint(context.Background()); err != nil {
+			r.t.Fatal(err)
 		}
 	}
 }
@@ -260,4 +266,36 @@ func TestMoveToDeadDevice(t *testing.T) {
 		}
 	}
 	r.expect("a device died under a repair", h, data)
+}
+
+// TestReadWhileTurnsChange: that a device begins or ends to be collected in the
+// middle of a read makes the read look for no block in the wrong place.
+func TestReadWhileTurnsChange(t *testing.T) {
+	r, h, data, rng := newPair(t, 2)
+	data = data[:256<<10]
+	for _, b := range rng.Perm(len(data) / 4096) {
+		fill(data[b*4096:][:4096], rng)
+		mustWrite(t, h, int64(b*4096), data[b*4096:][:4096])
+	}
+	mustWrite(t, h, 1<<20, make([]byte, 1<<20)) // behind them, so that their segment is sealed
+	r.collectDevice(0)                          // which puts them one after the other, there
+	ctx, stop := context.WithCancel(context.Background())
+	var turns sync.WaitGroup
+	turns.Go(func() {
+		for d := r.a.devs()[0]; ctx.Err() == nil; {
+			d.busy.Add(1)
+			d.busy.Add(-1)
+		}
+	})
+	got := make([]byte, len(data))
+	for range 300 {
+		if err := h.ReadAt(got, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop()
+	turns.Wait()
+	if m := r.a.Metrics(); m.DamagedReads != 0 || !bytes.Equal(got, data) {
+		t.Fatalf("%d blocks are called damaged", m.DamagedReads)
+	}
 }

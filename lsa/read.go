@@ -90,15 +90,15 @@ func (a *Array) readEntries(p []byte, skip int, at place, entries []blockmap.Ent
 			clear(p[:want])
 			i++
 		case want < format.BlockSize:
-			if err := a.readCopies(s.block[:], at.after(i), entries[i:i+1], try); err != nil {
+			if err := a.readCopies(s.block[:], at.after(i), entries[i:i+1], a.nearest(e), try); err != nil {
 				return err
 			}
 			copy(p[:want], s.block[skip:])
 			i++
 		default:
-			n := a.run(entries[i:], len(p)/format.BlockSize)
+			n, k := a.run(entries[i:], len(p)/format.BlockSize)
 			want = n * format.BlockSize
-			if err := a.readCopies(p[:want], at.after(i), entries[i:i+n], try); err != nil {
+			if err := a.readCopies(p[:want], at.after(i), entries[i:i+n], k, try); err != nil {
 				return err
 			}
 			i += n
@@ -108,16 +108,16 @@ func (a *Array) readEntries(p []byte, skip int, at place, entries []blockmap.Ent
 	return nil
 }
 
-// run counts the entries at the front whose blocks, in the copy that is read,
-// lie one after the other.
-func (a *Array) run(entries []blockmap.Entry, most int) int {
-	k := a.nearest(&entries[0])
-	n := 1
+// run counts the entries at the front whose blocks, in the copy that is to be
+// read, the k-th, lie one after the other. Which one that is may be another the
+// next time that it is asked.
+func (a *Array) run(entries []blockmap.Entry, most int) (n, k int) {
+	k, n = a.nearest(&entries[0]), 1
 	for n < len(entries) && n < most && entries[n].Kind == blockmap.KindData &&
 		entries[n].Place[k] == entries[0].Place[k].After(n) {
 		n++
 	}
-	return n
+	return n, k
 }
 
 // readPlace reads blocks whose k-th copies lie one after the other, and
