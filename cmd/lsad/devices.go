@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"lsad/internal/blockdev"
 	"lsad/internal/config"
 )
@@ -106,7 +108,12 @@ func makeDevices(specs []config.DeviceSpec, made *undo) error {
 		if _, err := os.Stat(spec.Path); err == nil {
 			continue // a block device with its size
 		}
-		if err := blockdev.CreateFile(spec.Path, int64(spec.Size)); err != nil {
+		switch err := blockdev.CreateFile(spec.Path, int64(spec.Size)); {
+		case errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("%w; make its directory first", err)
+		case errors.Is(err, unix.EFBIG):
+			return fmt.Errorf("%w: the file system takes no file of %v; several smaller devices do as well", err, spec.Size)
+		case err != nil:
 			return err
 		}
 		made.add(func() error { return os.Remove(spec.Path) })

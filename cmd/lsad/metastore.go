@@ -141,6 +141,8 @@ func (s *server) makeMeta() error {
 	for _, dir := range s.plan.meta {
 		if err := os.Mkdir(dir, 0o700); err == nil {
 			s.made.add(func() error { return os.Remove(dir) })
+		} else if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("metadata directory: %w; make what it lies in first, or mount it", err)
 		} else if !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("metadata directory: %w", err)
 		}
