@@ -13,15 +13,21 @@ import (
 
 // TestExplore looks for violations with a fresh seed for a while: a few seconds, or
 // half a minute with LSAD_TEST=full. `make soak` goes on for 200,000 states.
-func TestExplore(t *testing.T) {
-	s := crash.Search{Seed: rand.Uint64() >> 16, Time: 4 * time.Second, Workers: 2 * runtime.GOMAXPROCS(0)}
+func TestExplore(t *testing.T) { explore(t, false, 4*time.Second, 30*time.Second) }
+
+// TestExploreDevices is TestExplore of whole devices that die, are lost, come and go.
+func TestExploreDevices(t *testing.T) { explore(t, true, 2*time.Second, 15*time.Second) }
+
+func explore(t *testing.T, devices bool, short, full time.Duration) {
+	t.Helper()
+	s := crash.Search{Config: crash.Config{Devices: devices}, Seed: rand.Uint64() >> 16, Time: short, Workers: 2 * runtime.GOMAXPROCS(0)}
 	if os.Getenv("LSAD_TEST") == "full" {
-		s.Time = 30 * time.Second
+		s.Time = full
 	}
 	r := s.Run(context.Background())
 	t.Logf("seeds from %d on: %v in %v", r.Seed, r.Totals, r.Took.Round(time.Millisecond))
 	for _, v := range r.Violations {
-		t.Errorf("go run ./tools/explore -runs 1 -parallel 1 -seed %d\n%v", v.Seed, v)
+		t.Errorf("go run ./tools/explore -runs 1 -parallel 1 -devices=%v -seed %d\n%v", devices, v.Seed, v)
 	}
 	if r.Totals.States == 0 {
 		t.Error("no state was checked")

@@ -3,6 +3,7 @@
 // and checks what is left: see package crash and docs/CRASH.md.
 //
 //	go run ./tools/explore -states 200000
+//	go run ./tools/explore -devices -states 200000
 //	go run ./tools/explore -seed 12345 -runs 1 -v
 //
 // It exits with 1 if it found a violation, and prints the seed that shows it.
@@ -28,7 +29,7 @@ func main() {
 	var o crash.Search
 	var seed uint64
 	var profile string
-	var asJSON, verbose bool
+	var asJSON, quiet, verbose bool
 	flag.Int64Var(&o.States, "states", 10000, "stop after so many `states` that count")
 	flag.Int64Var(&o.Runs, "runs", 0, "stop after so many `runs`; 0 for no bound")
 	flag.DurationVar(&o.Time, "time", 0, "stop after so `long`; 0 for no bound")
@@ -41,6 +42,7 @@ func main() {
 	flag.IntVar(&o.Violations, "violations", 1, "stop after so many `violations`")
 	flag.StringVar(&profile, "cpuprofile", "", "write a CPU profile to `file`")
 	flag.BoolVar(&asJSON, "json", false, "print the totals as JSON")
+	flag.BoolVar(&quiet, "q", false, "print one line, with the result")
 	flag.BoolVar(&verbose, "v", false, "show what the arrays log")
 	flag.Parse()
 	if seed == 0 {
@@ -61,7 +63,7 @@ func main() {
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer cancel()
-	if !asJSON {
+	if !asJSON && !quiet {
 		fmt.Printf("seeds from %d on, %d runs at a time\n", seed, o.Workers)
 		o.Progress = func(t crash.Totals, took time.Duration) {
 			fmt.Printf("%8.0fs  %s\n", took.Seconds(), t)
@@ -71,7 +73,7 @@ func main() {
 	if asJSON {
 		_ = json.NewEncoder(os.Stdout).Encode(r)
 	} else {
-		fmt.Printf("%v\nin %v, %.0f states/s\n", r.Totals, r.Took.Round(time.Millisecond), float64(r.Totals.States)/r.Took.Seconds())
+		fmt.Printf("%d violations in %v, seeds from %d on, %.0f states/s: %v\n", len(r.Violations), r.Took.Round(time.Millisecond), r.Seed, float64(r.Totals.States)/r.Took.Seconds(), r.Totals)
 	}
 	for _, v := range r.Violations {
 		fmt.Fprintf(os.Stderr, "VIOLATION %v\n  again: go run ./tools/explore -runs 1 -parallel 1 -writers %d -focus %d -devices=%v -seed %d\n", v, o.Config.Writers, o.Config.Focus, o.Config.Devices, v.Seed)

@@ -8,8 +8,14 @@
 // compared with what was acknowledged (oracle.go). One of the states is where
 // the next life begins.
 //
+// With Config.Devices, whole devices die under the open array (faults.go), are gone
+// when a state is opened and come back (loss.go), are added and removed
+// (members.go), and one at a time is damaged (damage.go). Run.spare says which
+// device the array can do without at the moment.
+//
 // The package touches nothing but memory. Of the array it uses what any caller
 // can use, and VerifyBooks.
 //
-// Lock order: Run.admin, volume.exclusive, units.mu, Run.mu.
+// Lock order: Run.membership, Run.trouble, Run.admin, volume.exclusive, units.mu,
+// Run.mu; site.mu is taken with any of them held, and nothing under it.
 package crash
