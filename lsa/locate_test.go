@@ -84,30 +84,8 @@ func TestLocate(t *testing.T) {
 	r := direct.NewReader(s.Size(), locator(a, uses, s), slog.New(slog.DiscardHandler))
 	defer r.Close()
 
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	read, missed := 0, 0
-	wg.Go(func() {
-		rng, p := rand.New(rand.NewPCG(7, 8)), make([]byte, 8*format.BlockSize)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			off := int64(rng.IntN(993)) * format.BlockSize
-			if !r.ReadAt(context.Background(), p, off) {
-				missed++
-				continue
-			}
-			read++
-			if !bytes.Equal(p, want[off:off+int64(len(p))]) {
-				t.Errorf("wrong content at %d", off)
-				return
-			}
-		}
-	})
-	for range 5 {
+	churn := func() {
+		t.Helper()
 		write(0, blocks)
 		if err := a.Checkpoint(t.Context()); err != nil {
 			t.Fatal(err)
@@ -128,11 +106,44 @@ func TestLocate(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	read := func(p []byte, off int64) bool {
+		t.Helper()
+		if !r.ReadAt(context.Background(), p, off) {
+			return false
+		}
+		if !bytes.Equal(p, want[off:off+int64(len(p))]) {
+			t.Errorf("wrong content at %d", off)
+		}
+		return true
+	}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		rng, p := rand.New(rand.NewPCG(7, 8)), make([]byte, 8*format.BlockSize)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				read(p, int64(rng.IntN(993))*format.BlockSize)
+			}
+		}
+	})
+	for range 5 {
+		churn()
+	}
 	close(stop)
 	wg.Wait()
-	t.Logf("%d reads, and %d that had to ask anew", read, missed)
-	if read == 0 || missed == 0 {
-		t.Errorf("%d reads, %d misses: nothing was tested", read, missed)
+	all := make([]byte, len(want))
+	if read(all, 0); !read(all, 0) {
+		t.Error("what was told is of no use, although nothing has changed")
+	}
+	churn()
+	if read(all, 0) {
+		t.Error("every block was moved, and all that was told still counts")
+	}
+	if !read(all, 0) {
+		t.Error("not read after asking anew")
 	}
 	before, _ := uses.Base()
 	if _, err := a.RemoveDevice(t.Context(), 0, RemoveOptions{}); err != nil {

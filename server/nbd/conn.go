@@ -104,7 +104,7 @@ func (c *conn) run() {
 		return // the client only wanted to know
 	}
 	c.log = c.log.With("export", name)
-	c.log.Info("nbd: client connected", "read_only", c.readOnly, "tls", c.client.TLS, "user", c.client.Name)
+	c.log.Info("nbd: client connected", "read_only", c.export.ReadOnly(), "tls", c.client.TLS, "user", c.client.Name)
 	err = c.transmit(name)
 	c.logEnd(err)
 }
