@@ -35,8 +35,7 @@ func (m *mover) handOver(ctx context.Context, conn net.Conn) error {
 			refused = m.session.notTaken(limited.cause(err))
 			return refused
 		}
-		limited.within(standPatience)
-		return nil
+		return limited.lift() // what follows is the source's to send
 	}}
 	defer func() {
 		if l != nil {
@@ -51,6 +50,7 @@ func (m *mover) handOver(ctx context.Context, conn net.Conn) error {
 		return fmt.Errorf("take the VM's state from the source: %w", limited.cause(err))
 	}
 	m.at.saved = time.Now()
+	limited.within(standPatience)
 	err = m.session.sendEarly(l)
 	if err == nil {
 		err = m.session.start(l, func() error { return m.commit(ctx, limited) })
@@ -91,7 +91,7 @@ func (a announced) begin(state *State) error {
 // errSilent: the destination is connected and does not do its part.
 var errSilent = errors.New("the destination does not answer")
 
-// limit closes a connection when ctx ends, or when a time is over until lift is called.
+// limit closes a connection when ctx ends, or when the time of within is over before lift is called.
 type limit struct {
 	parent context.Context
 	ctx    context.Context
@@ -104,11 +104,12 @@ func newLimit(parent context.Context, conn net.Conn) *limit {
 	l := &limit{parent: parent}
 	l.ctx, l.cancel = context.WithCancelCause(parent)
 	l.timer = time.AfterFunc(preparePatience, func() { l.cancel(errSilent) })
+	l.timer.Stop() // until a time is given
 	l.stop = context.AfterFunc(l.ctx, func() { conn.Close() })
 	return l
 }
 
-// within begins another time.
+// within gives a time from now on.
 func (l *limit) within(d time.Duration) { l.timer.Reset(d) }
 
 // lift leaves no limit but the parent's; it fails if that or the time is over already.
