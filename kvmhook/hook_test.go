@@ -6,14 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
+	"lsad/internal/hugetlb"
 	"lsad/kvmhook/vmmtest"
 )
 
@@ -317,18 +315,7 @@ func TestWorkingSet(t *testing.T) {
 
 func TestHugePages(t *testing.T) {
 	needUffd(t)
-	const file = "/proc/sys/vm/nr_hugepages"
-	old, err := os.ReadFile(file)
-	if err == nil && strings.TrimSpace(string(old)) == "0" {
-		err = os.WriteFile(file, []byte("8"), 0)
-		t.Cleanup(func() { os.WriteFile(file, old, 0) })
-	}
-	mem, mapErr := unix.Mmap(-1, 0, 4*hugePage, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_HUGETLB)
-	if mapErr != nil {
-		t.Skipf("no huge pages: %v, %v", err, mapErr)
-	}
-	unix.Munmap(mem)
-
+	hugetlb.Reserve(t, 8)
 	src := newMemSource(3 * 512)
 	for i := 512; i < 1024; i++ { // the second one is a hole altogether
 		clear(src.data[i*smallPage : (i+1)*smallPage])
