@@ -34,6 +34,7 @@ func TestReadAcrossMerge(t *testing.T) {
 		}
 		return nil
 	}
+	turn := r.a.readers.turn.Load()
 	r.hook.Store(&hook)
 	got := make([]byte, len(want))
 	done := make(chan error, 1)
@@ -46,8 +47,7 @@ func TestReadAcrossMerge(t *testing.T) {
 	if err := r.a.DeleteVolume(ctx, "v@s"); err != nil {
 		t.Fatal(err)
 	}
-	// The layer is merged, or that waits for the read.
-	turn := r.a.readers.turn.Load()
+	// The layer is merged, or that waits for the read, maybe behind a checkpoint.
 	go func() { _ = r.a.tidyLayers() }()
 	for r.mergedLayers() == 0 && r.a.readers.turn.Load() == turn {
 		time.Sleep(time.Millisecond)
