@@ -117,31 +117,29 @@ func (d *device) saved(ref recordRef) {
 
 // forgetCopied saves what is saved without an append: the records of a failed
 // device of which each has another copy on a device in service, whose syncs cover
-// it. It says whether there were any; then another round of syncing may succeed.
+// it. It says whether no records of failed devices are left to be saved, by this
+// or by a rescue just before; then another round of syncing may succeed.
 func (a *Array) forgetCopied() bool {
-	found := false
 	for _, d := range a.devs() {
-		if d != nil && !d.writable.Load() {
-			found = d.forgetCopied() || found
+		if d != nil && !d.writable.Load() && !d.forgetCopied() {
+			return false
 		}
 	}
-	return found
+	return true
 }
 
 func (d *device) forgetCopied() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	n := len(d.unsynced)
 	for _, ref := range d.unsynced {
 		if ref.other == nil || !ref.other.writable.Load() {
 			return false
 		}
 	}
-	if n == 0 {
-		return false
+	if n := len(d.unsynced); n > 0 {
+		d.synced.Store(max(d.synced.Load(), d.unsynced[n-1].seq))
+		d.unsynced = nil
 	}
-	d.synced.Store(max(d.synced.Load(), d.unsynced[n-1].seq))
-	d.unsynced = nil
 	return true
 }
 
