@@ -57,9 +57,7 @@ func (r *Run) planTrouble(span int64) {
 		return
 	}
 	spare := r.spare.Load()
-	// What had its only copy on a device that dies, and was not synced, cannot be
-	// saved: no checkpoint succeeds any more, and the array soon has no room.
-	if roll > 6 || r.copiesOnly != 2 || spare == noneToSpare || len(r.inService) < 2 {
+	if roll > 6 || spare == noneToSpare || len(r.inService) < 2 {
 		return
 	}
 	d := &r.site.death

@@ -42,7 +42,7 @@ func (r *Run) lose(i *instant) *instant {
 		if m == nil {
 			continue
 		}
-		if present++; slot != i.removing {
+		if present++; slot != i.removing && r.serves(slot) {
 			takeWrites++
 		}
 		if slot < r.members && (i.spare == anyToSpare || i.spare == int32(slot)) {
@@ -55,11 +55,20 @@ func (r *Run) lose(i *instant) *instant {
 	}
 	c := *i
 	c.lost = slots[r.rng.IntN(len(slots))]
+	if takeWrites < 1 || takeWrites == 1 && r.serves(c.lost) {
+		return i // what is left could be read, but knows nothing of the array's last epochs
+	}
 	c.lostMem = i.mems[c.lost]
 	c.mems = slices.Clone(i.mems)
 	c.mems[c.lost] = nil
 	c.troubled = true
 	return &c
+}
+
+// serves says whether a device was in service when the life began or was added
+// since, and is not dead.
+func (r *Run) serves(slot int) bool {
+	return slot != r.site.dead() && (slot >= r.members || slices.Contains(r.inService, slot))
 }
 
 // found is the state with the device that was lost, which others may find too.
