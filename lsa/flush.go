@@ -22,16 +22,23 @@ type flusher struct {
 // every device. A device that fails is an error, and will be until its records
 // are saved, unless all of them have another copy.
 func (a *Array) syncTo(lsn uint64) error {
-	for a.flush.durable.Load() < lsn {
+	for tries := 0; a.flush.durable.Load() < lsn; {
 		_, err := a.syncRound()
 		if errors.Is(err, errLostAhead) {
 			err = a.passOver()
 		}
-		if err != nil && !a.forgetCopied() {
+		if err != nil && !a.worthAnother(&tries) {
 			return err
 		}
 	}
 	return nil
+}
+
+// worthAnother says whether another round may succeed after one that failed: no
+// more often than there are devices that can fail.
+func (a *Array) worthAnother(tries *int) bool {
+	*tries++
+	return *tries <= len(a.devs()) && a.forgetCopied()
 }
 
 // syncRound syncs all that is appended, or waits for the round that is under

@@ -47,12 +47,12 @@ func (a *Array) passOver() error {
 // syncForCut returns when every record up to lsn, which is committed, is
 // synced or lost.
 func (a *Array) syncForCut(lsn uint64) error {
-	for a.flush.durable.Load() < lsn {
+	for tries := 0; a.flush.durable.Load() < lsn; {
 		ran, err := a.syncRound()
 		if ran && errors.Is(err, errLostAhead) {
 			return nil
 		}
-		if err != nil && !errors.Is(err, errLostAhead) && !a.forgetCopied() {
+		if err != nil && !errors.Is(err, errLostAhead) && !a.worthAnother(&tries) {
 			return err
 		}
 	}
