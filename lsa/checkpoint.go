@@ -111,28 +111,37 @@ func (s *segment) emptiedAt(lsn uint64) bool {
 	return s.state == segSealed && s.live.Load() == 0 && s.maxLSN <= lsn && !s.collecting && !s.damaged
 }
 
-// chooseReady fills the window with segments that are unused, or are with this
-// checkpoint: those first that have their room.
+// reuseShare of a device's segments, and at least reuseMin: with fewer unused,
+// what is emptied is made ready at once instead of being unused first. It keeps
+// its room below then, which is to be given back where there is no such need.
+const (
+	reuseShare = 0.02
+	reuseMin   = 8
+)
+
+// chooseReady fills the window with segments that are unused, those first that
+// have their room; where few are, also with those that this checkpoint empties.
 func (a *Array) chooseReady(c *cut, d *device) map[uint32]bool {
 	chosen := map[uint32]bool{}
-	want := a.window(d) - d.preparable() - len(d.prepared)
 	if !d.takesWrites() {
 		return chosen
 	}
-	reuse := !a.ballast.full.Load() && !planted(ruleReuseAfterCheckpoint) // else what is emptied is given back
-	for _, suits := range [...]func(s *segment) bool{
-		func(s *segment) bool { return s.state == segFree && s.allocated && !s.discarding },
-		func(s *segment) bool { return reuse && s.emptiedAt(c.lsn) },
-		func(s *segment) bool { return s.state == segFree && !s.allocated && !s.discarding },
-	} {
+	choose := func(most int, suits func(s *segment) bool) {
 		for i := range d.segs {
-			if len(chosen) >= want {
-				return chosen
+			if len(chosen) >= most {
+				return
 			}
 			if suits(&d.segs[i]) {
 				chosen[uint32(i)] = true
 			}
 		}
+	}
+	want := a.window(d) - d.preparable() - len(d.prepared)
+	choose(want, func(s *segment) bool { return s.state == segFree && s.allocated && !s.discarding })
+	choose(want, func(s *segment) bool { return s.state == segFree && !s.allocated && !s.discarding })
+	if !a.ballast.full.Load() && !planted(ruleReuseAfterCheckpoint) { // else it is given back
+		few := max(reuseMin, int(reuseShare*float64(len(d.segs)))) - d.unused()
+		choose(min(want, len(chosen)+max(0, few)), func(s *segment) bool { return s.emptiedAt(c.lsn) })
 	}
 	return chosen
 }

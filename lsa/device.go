@@ -185,7 +185,7 @@ func (d *device) sync() error {
 	}
 	d.unsyncedSectors.Add(-sectors)
 	d.unsynced = append(d.unsynced[:0], d.unsynced[n:]...)
+	d.synced.Store(max(d.synced.Load(), seq)) // a rescue may have been faster
 	d.mu.Unlock()
-	d.synced.Store(seq)
 	return nil
 }
