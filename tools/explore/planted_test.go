@@ -60,7 +60,7 @@ func TestPlanted(t *testing.T) {
 			if !lsa.Plant(rule) {
 				t.Fatal("there is no such rule")
 			}
-			s := crash.Search{Config: crash.Config{Focus: focus[rule], Devices: ofDevices[rule]}, Seed: rand.Uint64() >> 16, Time: 2 * time.Minute, Workers: 2 * runtime.GOMAXPROCS(0)}
+			s := crash.Search{Config: crash.Config{Focus: focus[rule], Devices: ofDevices[rule]}, Seed: rand.Uint64() >> 16, Time: 5 * time.Minute, Workers: 2 * runtime.GOMAXPROCS(0)}
 			r := s.Run(context.Background())
 			if len(r.Violations) == 0 {
 				t.Fatalf("nothing noticed in %v", r.Totals)
