@@ -20,7 +20,7 @@ func TestExploreDevices(t *testing.T) { explore(t, true, 2*time.Second, 15*time.
 
 func explore(t *testing.T, devices bool, short, full time.Duration) {
 	t.Helper()
-	s := crash.Search{Config: crash.Config{Devices: devices}, Seed: rand.Uint64() >> 16, Time: short, Workers: 2 * runtime.GOMAXPROCS(0)}
+	s := crash.Search{Config: crash.Config{Devices: devices, Copies: true}, Seed: rand.Uint64() >> 16, Time: short, Workers: 2 * runtime.GOMAXPROCS(0)}
 	if os.Getenv("LSAD_TEST") == "full" {
 		s.Time = full
 	}
