@@ -2,7 +2,10 @@ package lsa
 
 import (
 	"context"
+	"errors"
 	"testing"
+
+	"lsad/lsa/format"
 )
 
 // TestDamagedSegmentFreed: a segment with a live block that cannot be read stays
@@ -36,4 +39,41 @@ func TestDamagedSegmentFreed(t *testing.T) {
 	}
 	b.bad = map[int64]bool{}
 	b.expect("overwritten", b.h, b.data)
+}
+
+// TestRemoveUnreadableSegment: a segment of which nothing can be read keeps its
+// device in, and not the blocks of others; force gives it up.
+func TestRemoveUnreadableSegment(t *testing.T) {
+	b := newBadRig(t, 2)
+	d := b.a.devs()[0]
+	bad := map[int64]bool{}
+	var lost int64
+	b.sectors(func(seg uint32, _, _, _ int64) {
+		if lost > 0 {
+			return
+		}
+		for sector := range d.segSectors() {
+			bad[d.offset(seg, sector)] = true
+		}
+		lost = int64(d.segs[seg].live.Load())
+	})
+	b.bad = bad
+	if _, err := b.a.RemoveDevice(context.Background(), 0, RemoveOptions{}); !errors.Is(err, ErrDamaged) {
+		t.Fatalf("removed with %d blocks that cannot be read: %v", lost, err)
+	}
+	if live := d.live.Load(); live != lost {
+		t.Fatalf("%d blocks are left, %d cannot be read", live, lost)
+	}
+	if _, err := b.a.RemoveDevice(context.Background(), 0, RemoveOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	readable := 0
+	for off := int64(0); off < b.h.Size(); off += format.BlockSize {
+		if b.h.ReadAt(make([]byte, format.BlockSize), off) == nil {
+			readable++
+		}
+	}
+	if least := len(b.data)/format.BlockSize - int(lost); readable < least {
+		t.Fatalf("%d blocks can be read, want %d or more", readable, least)
+	}
 }

@@ -239,14 +239,3 @@ func (a *Array) dropDevice(ctx context.Context, d *device, o RemoveOptions) erro
 	}
 	return nil
 }
-
-// wipeSuperblocks makes a device that was removed a blank one.
-func wipeSuperblocks(d blockdev.Device) error {
-	zero := make([]byte, format.SuperblockSize)
-	for _, off := range []int64{format.SuperblockOffsetA, format.SuperblockOffsetB} {
-		if err := d.WriteVec([][]byte{zero}, off); err != nil {
-			return err
-		}
-	}
-	return d.Sync()
-}
