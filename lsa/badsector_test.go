@@ -25,6 +25,10 @@ type badRig struct {
 func newBadRig(t *testing.T, devices int) *badRig {
 	rng := rand.New(rand.NewPCG(5, 31))
 	b := &badRig{rig: newRig(t, devices, 48), bad: map[int64]bool{}}
+	others := b.a.devs()[1:devices]
+	for _, d := range others {
+		d.draining.Store(true) // all goes to device 0
+	}
 	b.h = b.volume("v", 3<<20)
 	b.data = make([]byte, b.h.Size())
 	scribble := func(from, step int) {
@@ -43,6 +47,9 @@ func newBadRig(t *testing.T, devices int) *badRig {
 	scribble(0, 4)
 	if err := b.h.Flush(); err != nil {
 		t.Fatal(err)
+	}
+	for _, d := range others {
+		d.draining.Store(false)
 	}
 	if err := b.a.Checkpoint(context.Background()); err != nil {
 		t.Fatal(err)
