@@ -121,7 +121,7 @@ func (s *sound) liveRecord() (m *blockdev.Mem, header int64, data int64) {
 	}
 	for slot, d := range a.devs() {
 		for seg := range d.segs {
-			live, err := a.liveIn(d, uint32(seg))
+			live, err := a.liveIn(context.Background(), d, uint32(seg))
 			if err != nil {
 				s.t.Fatal(err)
 			}
@@ -129,7 +129,7 @@ func (s *sound) liveRecord() (m *blockdev.Mem, header int64, data int64) {
 				continue
 			}
 			p, first := live[0].place, uint32(0)
-			err = a.eachHeader(d, uint32(seg), p.Sector(), d.segs[seg].generation, func(h *format.RecordHeader, _ []byte) error {
+			_, err = a.eachHeader(d, uint32(seg), p.Sector(), d.segs[seg].generation, func(h *format.RecordHeader, _ []byte) error {
 				first = h.Sector
 				return nil
 			})

@@ -89,6 +89,7 @@ func (a *Array) cutSegments(c *cut, d *device) {
 			continue
 		}
 		s.dirty.Store(false)
+		s.damaged = s.damaged && !empty
 		row := s.row(d.slot, uint32(i))
 		if makeReady {
 			row.state = segReady
@@ -108,7 +109,7 @@ func (a *Array) cutSegments(c *cut, d *device) {
 
 // emptiedAt says whether a checkpoint at that LSN refers to nothing in the segment.
 func (s *segment) emptiedAt(lsn uint64) bool {
-	return s.state == segSealed && s.live.Load() == 0 && s.maxLSN <= lsn && !s.collecting && !s.damaged
+	return s.state == segSealed && s.live.Load() == 0 && s.maxLSN <= lsn && !s.collecting
 }
 
 // reuseShare of a device's segments, and at least reuseMin: with fewer unused,

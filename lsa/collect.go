@@ -3,7 +3,6 @@ package lsa
 import (
 	"context"
 	"fmt"
-	"sort"
 	"time"
 
 	"lsad/lsa/blockmap"
@@ -39,19 +38,11 @@ func (a *Array) Segments(slot int, fn func(SegmentInfo) bool) {
 	}
 }
 
-// liveBlock is a block that a collection has to move.
-type liveBlock struct {
-	layer, block uint64
-	lsn          uint64
-	place        format.Place
-	other        format.Place // of the other copy, zero if there is none
-	crc          uint32
-}
-
 // Collect moves what is live in a sealed segment to others. The segment is
 // unused once a checkpoint after it is durable. pace, if not nil, is called
-// after each part with the time that it took, and may wait. Damaged blocks are
-// reported and left: their segment stays.
+// after each part with the time that it took, and may wait. Blocks that cannot
+// be read, or are not what the map says, are reported and left: their segment
+// stays until they are overwritten or deleted. moved does not count them.
 func (a *Array) Collect(ctx context.Context, slot int, seg uint32, pace func(worked time.Duration) error) (moved int, err error) {
 	d, err := a.beginCollect(slot, seg)
 	if err != nil {
@@ -59,7 +50,7 @@ func (a *Array) Collect(ctx context.Context, slot int, seg uint32, pace func(wor
 	}
 	defer a.endCollect(d, seg)
 	begin := time.Now()
-	live, err := a.liveIn(d, seg)
+	live, err := a.liveIn(ctx, d, seg)
 	if err != nil {
 		return 0, fmt.Errorf("collect device %s segment %d: %w", d.dev.Name(), seg, err)
 	}
@@ -69,10 +60,11 @@ func (a *Array) Collect(ctx context.Context, slot int, seg uint32, pace func(wor
 			return moved, err
 		}
 		n := min(len(live), limit)
-		if err := a.moveBlocks(d, seg, live[:n]); err != nil {
+		m, err := a.moveBlocks(d, seg, live[:n])
+		if err != nil {
 			return moved, fmt.Errorf("collect device %s segment %d: %w", d.dev.Name(), seg, err)
 		}
-		moved += n
+		moved += m
 		live = live[n:]
 		if pace != nil {
 			if err := pace(time.Since(begin)); err != nil {
@@ -108,100 +100,11 @@ func (a *Array) endCollect(d *device, seg uint32) {
 	a.append.mu.Unlock()
 }
 
-// liveIn returns the blocks of a segment that the map has there. It reads the
-// headers of the records, and no dead block.
-func (a *Array) liveIn(d *device, seg uint32) ([]liveBlock, error) {
-	var all []liveBlock
-	a.append.mu.Lock()
-	used, generation := d.segs[seg].used, d.segs[seg].generation
-	a.append.mu.Unlock()
-	err := a.eachHeader(d, seg, used, generation, func(h *format.RecordHeader, header []byte) error {
-		place := format.MakePlace(d.slot, seg, h.Sector+uint32(h.Sectors))
-		lsn := h.FirstLSN
-		return format.DecodeEntries(header, h, func(e *format.Entry) error {
-			at := lsn
-			if lsn++; e.Kind == format.EntryMove {
-				at = e.OldLSN
-			}
-			for i := range e.DataBlocks() {
-				all = append(all, liveBlock{layer: e.Layer, block: e.Block + uint64(i), lsn: at, place: place.After(i), crc: e.CRC(i)})
-			}
-			place = place.After(e.DataBlocks())
-			return nil
-		})
-	})
-	if err != nil {
-		return nil, err
-	}
-	sort.Slice(all, func(i, j int) bool {
-		x, y := &all[i], &all[j]
-		return x.layer < y.layer || x.layer == y.layer && x.block < y.block
-	})
-	live := all[:0]
-	for _, b := range all {
-		ok, err := a.stillLive(&b)
-		if err != nil {
-			return nil, err
-		}
-		if ok {
-			live = append(live, b)
-		}
-	}
-	return live, nil
-}
-
-// stillLive says whether the map has the block there, and sets its layer to
-// the one that has it now and where the other copy is.
-func (a *Array) stillLive(b *liveBlock) (bool, error) {
-	l, ok := a.blocks.Layers.Get(b.layer)
-	for ok {
-		e, own, err := a.blocks.OwnEntry(l.ID, b.block)
-		if err != nil {
-			return false, err
-		}
-		if own && e.Has(b.place) && e.LSN == b.lsn {
-			b.layer, b.other = l.ID, e.Other(b.place)
-			return true, nil
-		}
-		l, ok = a.blocks.Layers.Get(l.MergeInto)
-	}
-	return false, nil
-}
-
-// eachHeader reads the headers of a segment's records, hopping over the data
-// of long ones.
-func (a *Array) eachHeader(d *device, seg, used uint32, generation uint64, fn func(h *format.RecordHeader, header []byte) error) error {
-	w := headerWindow{d: d, seg: seg}
-	for at := uint32(0); at < used; {
-		first, err := w.sectors(at, 1)
-		if err != nil {
-			return err
-		}
-		h, ok := format.PeekRecordHeader(first)
-		if !ok || h.Segment != seg || h.Sector != at || h.Generation != generation || at+h.TotalSectors() > d.segSectors() {
-			at++
-			continue
-		}
-		header, err := w.sectors(at, uint32(h.Sectors))
-		if err != nil {
-			return err
-		}
-		if !format.CheckRecordHeader(header, &h, a.super.secret) {
-			at++
-			continue
-		}
-		if err := fn(&h, header); err != nil {
-			return err
-		}
-		at += h.TotalSectors()
-	}
-	return nil
-}
-
 // moveBlocks reads blocks, verifies them, and appends them elsewhere: on their
 // own device if there is room, so that only the device that is collected works
-// for it, and never where their other copy is.
-func (a *Array) moveBlocks(d *device, seg uint32, live []liveBlock) error {
+// for it, and never where their other copy is. It returns how many it could
+// read: the others stay.
+func (a *Array) moveBlocks(d *device, seg uint32, live []liveBlock) (moved int, err error) {
 	buf := make([]byte, len(live)*format.BlockSize)
 	bad := a.readLive(d, seg, live, buf)
 	groups := map[uint64]*batch{} // by slots to avoid
@@ -230,13 +133,14 @@ func (a *Array) moveBlocks(d *device, seg uint32, live []liveBlock) error {
 			groups[avoid] = b
 		}
 		b.addMove(l.layer, l.block, l.lsn, l.place, l.crc, part)
+		moved++
 	}
 	for _, b := range groups {
 		if err := a.submit(b); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return nil
+	return moved, nil
 }
 
 // readToMove reads one block, from its other copy if it must: moving it then

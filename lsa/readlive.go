@@ -54,26 +54,3 @@ func spanLength(live []liveBlock, order []int) int {
 	}
 	return n
 }
-
-// headerWindow reads the sectors of a segment from front to back, many at once: the headers of short records lie so
-// close together that one read brings many of them.
-type headerWindow struct {
-	d   *device
-	seg uint32
-	at  uint32 // sector where buf begins
-	buf []byte
-}
-
-// sectors returns n sectors from at on, which lie in the segment, valid until the next call.
-func (w *headerWindow) sectors(at, n uint32) ([]byte, error) {
-	if have := uint32(len(w.buf) / format.SectorSize); at < w.at || at+n > w.at+have {
-		size := min(int(w.d.segSectors()-at), max(int(n), spanBytes/format.SectorSize)) * format.SectorSize
-		w.buf = slices.Grow(w.buf[:0], size)[:size]
-		if err := w.d.dev.ReadAt(w.buf, w.d.offset(w.seg, at)); err != nil {
-			w.buf = w.buf[:0]
-			return nil, err
-		}
-		w.at = at
-	}
-	return w.buf[int(at-w.at)*format.SectorSize:][:n*format.SectorSize], nil
-}

@@ -174,11 +174,15 @@ func (a *Array) evacuatePass(ctx context.Context, d *device) (moved, damaged int
 			continue
 		}
 		n, err := a.Collect(ctx, int(d.slot), uint32(seg), nil)
-		if errors.Is(err, ErrInvalid) {
+		switch stopped := errors.Join(ctx.Err(), a.work.ctx.Err()); {
+		case stopped != nil:
+			return moved, damaged, busy, stopped
+		case errors.Is(err, ErrInvalid):
 			busy = true
 			continue
-		}
-		if err != nil {
+		case errors.Is(err, errUnreadable):
+			a.log.Error("a segment of a device that is to be removed cannot be read", "blocks", live, "error", err)
+		case err != nil:
 			return moved, damaged, busy, err
 		}
 		moved += n
@@ -234,15 +238,4 @@ func (a *Array) dropDevice(ctx context.Context, d *device, o RemoveOptions) erro
 		}
 	}
 	return nil
-}
-
-// wipeSuperblocks makes a device that was removed a blank one.
-func wipeSuperblocks(d blockdev.Device) error {
-	zero := make([]byte, format.SuperblockSize)
-	for _, off := range []int64{format.SuperblockOffsetA, format.SuperblockOffsetB} {
-		if err := d.WriteVec([][]byte{zero}, off); err != nil {
-			return err
-		}
-	}
-	return d.Sync()
 }

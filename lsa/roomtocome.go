@@ -86,7 +86,7 @@ func (d *device) available() int {
 func (d *device) emptied() int {
 	n := 0
 	for i := range d.segs {
-		if s := &d.segs[i]; s.state == segSealed && !s.damaged && s.live.Load() == 0 {
+		if s := &d.segs[i]; s.state == segSealed && s.live.Load() == 0 {
 			n++
 		}
 	}
@@ -99,7 +99,7 @@ func (d *device) collectable() int {
 	most := uint32(float64(d.segBlocks()) * nothingToWin)
 	for i := range d.segs {
 		s := &d.segs[i]
-		if s.state == segSealed && !s.damaged && s.live.Load() < most {
+		if live := s.live.Load(); s.state == segSealed && live < most && (live == 0 || !s.damaged) {
 			n++
 		}
 	}

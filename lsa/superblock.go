@@ -157,3 +157,14 @@ func (s *superState) load(b *format.Superblock) {
 	s.epoch, s.cut, s.served, s.clean = b.Epoch, b.CutLSN, b.Served, b.Clean
 	s.boot, s.incarnation, s.checkpoint, s.rows = b.Boot, b.Incarnation, b.Checkpoint, append([]format.DeviceRow(nil), b.Devices...)
 }
+
+// wipeSuperblocks makes a device that was removed a blank one.
+func wipeSuperblocks(d blockdev.Device) error {
+	zero := make([]byte, format.SuperblockSize)
+	for _, off := range []int64{format.SuperblockOffsetA, format.SuperblockOffsetB} {
+		if err := d.WriteVec([][]byte{zero}, off); err != nil {
+			return err
+		}
+	}
+	return d.Sync()
+}
