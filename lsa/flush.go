@@ -20,12 +20,17 @@ type flusher struct {
 
 // syncTo returns when every LSN up to lsn, which is committed, is durable on
 // every device. A device that fails is an error, and will be until its records
-// are saved, unless all of them have another copy.
+// are saved, unless all of them have another copy: also where saving them was
+// faster than this.
 func (a *Array) syncTo(lsn uint64) error {
+	rescued := a.flush.rescued.Load()
 	for tries := 0; a.flush.durable.Load() < lsn; {
 		_, err := a.syncRound()
 		if errors.Is(err, errLostAhead) {
 			err = a.passOver()
+		}
+		if rescued != a.flush.rescued.Load() {
+			return errors.Join(err, errRescued)
 		}
 		if err != nil && !a.worthAnother(&tries) {
 			return err
@@ -33,6 +38,9 @@ func (a *Array) syncTo(lsn uint64) error {
 	}
 	return nil
 }
+
+// errRescued: a sync failed while a flush was under way, whoever asked for it.
+var errRescued = fmt.Errorf("flush: %w: a device failed; what it had not synced was saved elsewhere meanwhile", ErrFailed)
 
 // worthAnother says whether another round may succeed after one that failed: no
 // more often than there are devices that can fail.
