@@ -16,6 +16,7 @@ type flusher struct {
 	running bool
 	durable atomic.Uint64 // every LSN up to it is on stable storage
 	rescued atomic.Uint64 // records of failed devices that were appended elsewhere
+	failed  atomic.Uint64 // rounds that failed
 }
 
 // syncTo returns when every LSN up to lsn, which is committed, is durable on
@@ -23,13 +24,13 @@ type flusher struct {
 // are saved, unless all of them have another copy: also where saving them was
 // faster than this.
 func (a *Array) syncTo(lsn uint64) error {
-	rescued := a.flush.rescued.Load()
+	rescued, failed := a.flush.rescued.Load(), a.flush.failed.Load()
 	for tries := 0; a.flush.durable.Load() < lsn; {
 		_, err := a.syncRound()
 		if errors.Is(err, errLostAhead) {
 			err = a.passOver()
 		}
-		if rescued != a.flush.rescued.Load() {
+		if rescued != a.flush.rescued.Load() && failed != a.flush.failed.Load() {
 			return errors.Join(err, errRescued)
 		}
 		if err != nil && !a.worthAnother(&tries) {
@@ -57,7 +58,9 @@ func (a *Array) syncRound() (ran bool, err error) {
 	}
 	defer a.flush.end()
 	target, rescued := a.committed.Load(), a.flush.rescued.Load()
-	err = a.syncDevices()
+	if err = a.syncDevices(); err != nil {
+		a.flush.failed.Add(1)
+	}
 	// Records that were saved meanwhile may lie, unsynced, on a device that had
 	// nothing to sync when it was looked at: that takes another round.
 	if err == nil && a.lostAhead() {
