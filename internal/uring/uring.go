@@ -109,10 +109,9 @@ func (r *Ring) Submit(wait uint32) error {
 		}
 		_, err := enter(r.fd, n, wait, flags)
 		switch {
-		case err == nil && r.unsubmitted() == 0:
-			return nil
 		case err == nil, errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
-			// What was taken is no longer counted. Waiting is over if there are completions.
+			// What was taken is no longer counted. Waiting is over if there are completions: a signal ends it too,
+			// which is no error where something was taken.
 			if r.unsubmitted() == 0 && r.ready() >= wait {
 				return nil
 			}
