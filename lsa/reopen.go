@@ -57,22 +57,31 @@ func (a *Array) wipeDropped(d *device) error {
 
 // reopen has the streams go on where recovery left them. Nothing was appended
 // so far but what had to be saved, and not there.
+//
+// The room below that a segment was given may be gone after a loss of power.
 func (a *Array) reopen() {
-	a.append.mu.Lock()
-	defer a.append.mu.Unlock()
 	for _, d := range a.devs() {
 		if d == nil {
 			continue
 		}
 		for i := range d.segs {
 			s := &d.segs[i]
+			if s.state != segOpen || d.isStream(uint32(i)) {
+				continue
+			}
+			var err error
+			if d.takesWrites() {
+				err = d.dev.Allocate(d.offset(uint32(i), 0), d.segBytes)
+			}
+			a.append.mu.Lock()
 			if t := &d.streams[s.class.Load()]; s.state == segOpen && !d.isStream(uint32(i)) {
-				if t.open || !d.takesWrites() {
+				if err != nil || t.open || !d.takesWrites() {
 					d.setState(uint32(i), segSealed)
 				} else {
 					*t = stream{open: true, seg: uint32(i), next: s.used}
 				}
 			}
+			a.append.mu.Unlock()
 		}
 	}
 }

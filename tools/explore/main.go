@@ -36,6 +36,7 @@ func main() {
 	flag.Uint64Var(&seed, "seed", 0, "first `seed`; 0 draws one")
 	flag.IntVar(&o.Workers, "parallel", 2*runtime.GOMAXPROCS(0), "`runs` at a time")
 	flag.IntVar(&o.Config.Writers, "writers", 0, "goroutines of the workload; 0 draws 1 to 4")
+	flag.BoolVar(&o.Config.AnyDeaths, "any-deaths", false, "with -devices: devices die also under volumes of one copy")
 	flag.BoolVar(&o.Config.Copies, "copies", true, "also volumes with two copies")
 	flag.BoolVar(&o.Config.Devices, "devices", false, "devices that die, are lost, come back, come and go; damage to one of them; scrubs and rebuilds")
 	flag.IntVar((*int)(&o.Config.Focus), "focus", 0, "1: more devices that fail, 2: more damage, 3: more collections, 4: more devices that are lost")

@@ -57,7 +57,7 @@ func (r *Run) planTrouble(span int64) {
 		return
 	}
 	spare := r.spare.Load()
-	if roll > 6 || spare == noneToSpare || len(r.inService) < 2 {
+	if roll > 6 || r.copiesOnly != 2 && !r.cfg.AnyDeaths || spare == noneToSpare || len(r.inService) < 2 {
 		return
 	}
 	d := &r.site.death

@@ -28,9 +28,11 @@ type Config struct {
 	Lives   int          // of a run; 0 draws
 	Logger  *slog.Logger // of the arrays; nil discards
 	Focus   Focus
-	Copies  bool          // also volumes with two copies
-	Devices bool          // devices that die, are lost, come back, come and go; damage to one of them; scrubs and rebuilds
-	Limit   time.Duration // a run that does nothing to its devices for so long is stuck; 0 for 30 s
+	Copies  bool // also volumes with two copies
+	// AnyDeaths: devices die also under arrays with volumes of one copy.
+	AnyDeaths bool
+	Devices   bool          // devices that die, are lost, come back, come and go; damage to one of them; scrubs and rebuilds
+	Limit     time.Duration // a run that does nothing to its devices for so long is stuck; 0 for 30 s
 }
 
 // Focus has something happen more often than it does by default.
