@@ -84,7 +84,9 @@ func (a *Array) cutSegments(c *cut, d *device) {
 	chosen := a.chooseReady(c, d)
 	for i := range d.segs {
 		s := &d.segs[i]
-		makeReady, empty := chosen[uint32(i)], s.emptiedAt(c.lsn) && d.writable.Load()
+		// The device may go out of service meanwhile: what was chosen is what counts.
+		makeReady := chosen[uint32(i)]
+		empty := s.emptiedAt(c.lsn) && (makeReady || d.writable.Load())
 		if !s.dirty.Load() && !makeReady && !empty {
 			continue
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -36,8 +37,14 @@ const rigSegment = 256 << 10
 // newRig creates and opens an array of devices with so many segments each.
 func newRig(t testing.TB, devices, segments int) *rig {
 	t.Helper()
+	return newRigOf(t, slices.Repeat([]int{segments}, devices)...)
+}
+
+// newRigOf creates and opens an array of devices with these numbers of segments.
+func newRigOf(t testing.TB, sizes ...int) *rig {
+	t.Helper()
 	r := &rig{t: t, fs: vfs.NewCrashableMem()}
-	for i := range devices {
+	for i, segments := range sizes {
 		r.mems = append(r.mems, blockdev.NewMem(fmt.Sprintf("mem%d", i), format.SegmentsOffset+int64(segments)*rigSegment))
 		r.mems[i].OnOp = func(op blockdev.Op) error {
 			if r.dead[i].Load() {

@@ -34,7 +34,10 @@ func (a *Array) chooseReopened(d *device, wereOpen []uint32, found *scanned) {
 		}
 	}
 	for _, r := range found.records {
-		if s := &d.segs[r.h.Segment]; r.h.Device == uint16(d.slot) && s.state == segOpen && r.h.Sector >= s.used {
+		if r.h.Device != uint16(d.slot) { // which may have segments that d has not
+			continue
+		}
+		if s := &d.segs[r.h.Segment]; s.state == segOpen && r.h.Sector >= s.used {
 			d.dropped = append(d.dropped, r.ref(nil))
 		}
 	}
