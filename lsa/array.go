@@ -58,6 +58,7 @@ type Array struct {
 	queue [queueLength]atomic.Pointer[batch]
 
 	lostUpTo   atomic.Uint64 // every record that was lost with a device has a lower LSN, or this; see lost.go
+	aloneUpTo  atomic.Uint64 // every record that was to have two copies and has one, or this; see alone.go
 	committed  atomic.Uint64 // highest LSN acknowledged; all lower ones are too
 	checkpoint struct {
 		mu     sync.Mutex

@@ -16,8 +16,8 @@ import (
 // of them lost something.
 
 // errLostAhead: all that is there is synced, but a checkpoint has to pass over
-// what is lost before it is durable.
-var errLostAhead = fmt.Errorf("%w: records were lost with a device that failed, and no checkpoint has passed over them yet", ErrFailed)
+// what is lost, or has one copy and should have two, before it is durable.
+var errLostAhead = fmt.Errorf("%w: records were lost with a device that failed, or might be, and no checkpoint has passed over them yet", ErrFailed)
 
 // lose gives up a record of a failed device.
 func (a *Array) lose(d *device, ref recordRef) {
@@ -28,8 +28,11 @@ func (a *Array) lose(d *device, ref recordRef) {
 	d.saved(ref)
 }
 
-// lostAhead says whether a checkpoint has to pass over lost records first.
-func (a *Array) lostAhead() bool { return a.lostUpTo.Load() > a.checkpoint.lsn.Load() }
+// lostAhead says whether a checkpoint has to pass over records first that are
+// lost, or might be.
+func (a *Array) lostAhead() bool {
+	return max(a.lostUpTo.Load(), a.aloneUpTo.Load()) > a.checkpoint.lsn.Load()
+}
 
 // passOver makes checkpoints until one has what was lost behind it.
 func (a *Array) passOver() error {

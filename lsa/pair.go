@@ -162,6 +162,7 @@ func (a *Array) appendTwo(b *batch, r *record) error {
 	}
 	if r.second.dev == nil {
 		a.counters.copiesMissed.Add(1)
+		a.noteAlone(r.first + r.lsns - 1)
 		kick(a.work.rebuild)
 		a.appended(b, r, &r.placement, nil)
 		return nil

@@ -17,6 +17,9 @@ func (a *Array) reserve(b *batch) error {
 		return err
 	}
 	a.pack(b, to)
+	if b.copies == 2 && to[1] == nil {
+		a.noteAlone(b.last)
+	}
 	a.pending.Add(b.add)
 	a.queue[l.tail%queueLength].Store(b)
 	l.tail++
