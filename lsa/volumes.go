@@ -98,7 +98,13 @@ func (a *Array) ResizeVolume(ctx context.Context, name string, size int64, force
 	}
 	v.gate.Lock()
 	defer v.gate.Unlock()
-	if size < v.Size {
+	switch {
+	case size > v.Size:
+		// What a shrink trimmed would be there again, had that trim been lost with a device and not the shrink.
+		if err := a.unmap(v.Head, v.Copies, uint64(v.Size)/format.BlockSize, uint64(size-v.Size)/format.BlockSize); err != nil {
+			return fmt.Errorf("grow volume %q: %w", name, err)
+		}
+	case size < v.Size:
 		if !force {
 			return fmt.Errorf("resize volume %q from %d to %d bytes: %w: it would lose what lies beyond; force it if that is meant", name, v.Size, size, ErrInvalid)
 		}
