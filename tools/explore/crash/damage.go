@@ -33,10 +33,11 @@ func (r *Run) checkDamaged(ctx context.Context, instants []*instant) error {
 	}
 	i.fs = from.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: r.rng})
 	bad := present[r.rng.IntN(len(present))]
-	if from.spare >= 0 && from.mems[from.spare] != nil {
-		bad = int(from.spare)
+	canSpare := from.spare == anyToSpare
+	if from.spare >= 0 && from.mems[from.spare] != nil { // it may have been removed
+		bad, canSpare = int(from.spare), true
 	}
-	i.oneBad = from.spare != noneToSpare && r.rng.IntN(4) > 0
+	i.oneBad = canSpare && r.rng.IntN(4) > 0
 	for range 1 + r.rng.IntN(mostDamage) {
 		if !i.oneBad {
 			bad = present[r.rng.IntN(len(present))]

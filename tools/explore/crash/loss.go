@@ -168,6 +168,10 @@ func (r *Run) checkReturn(ctx context.Context, sub *instant) error {
 	if err != nil {
 		return fmt.Errorf("the lost device came back: open: %w", err)
 	}
+	if s.removed == sub.lost { // refused, and left out as one that was being removed
+		r.stats.change(func(t *Totals) { t.Refused++ })
+		return a.Close()
+	}
 	if _, err := r.check(a, i); err != nil {
 		return fmt.Errorf("the lost device came back, and was taken back: %w", err)
 	}

@@ -199,7 +199,11 @@ func (r *Run) create(ctx context.Context) error {
 	r.deviceSize = format.SegmentsOffset + segments*r.segment
 	var mems []*blockdev.Mem
 	for i := range devices {
-		mems = append(mems, blockdev.NewMem(fmt.Sprint("dev", i), r.deviceSize))
+		more := int64(0)
+		if r.rng.IntN(3) == 0 { // devices need not be of one size
+			more = r.segment * r.rng.Int64N(segments)
+		}
+		mems = append(mems, blockdev.NewMem(fmt.Sprint("dev", i), r.deviceSize+more))
 	}
 	fs := vfs.NewCrashableMem()
 	r.site = r.newSite(mems, fs, randomUUID(r.rng), 1)
