@@ -22,18 +22,12 @@ type ScrubReport struct {
 // mostProblems of a scrub are named.
 const mostProblems = 100
 
-// Scrub reads every copy of every block that is mapped, verifies it, and has bad
+// Scrub reads every copy of every block that volumes and snapshots have, verifies it, and has bad
 // copies written anew from good ones. rate is in bytes read a second, 0 for no bound.
 func (a *Array) Scrub(ctx context.Context, rate int64) (*ScrubReport, error) {
 	s := &scrub{walk: walk{a: a, ctx: ctx, rate: rate, status: &a.scrubbing}, buf: make([]byte, blockmap.PageBlocks*format.BlockSize)}
 	s.report.Problems = []string{}
-	var layers []uint64
-	for _, l := range a.blocks.Layers.All() {
-		if !l.Merged {
-			layers = append(layers, l.ID)
-		}
-	}
-	err := s.run(layers, s.entries)
+	err := s.run(a.layersUnder(func(*volume) bool { return true }), s.entries)
 	if err != nil {
 		err = fmt.Errorf("scrub: %w", err)
 	}

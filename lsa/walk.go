@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -43,7 +45,8 @@ func (s *walkStatus) progress() Progress {
 // errBusyWalk: one at a time.
 var errBusyWalk = fmt.Errorf("%w: one is running already", ErrInUse)
 
-// run calls fn with the own entries of each page of the layers.
+// run calls fn with the own entries of each page of the layers, which
+// [Array.layersUnder] has put in order.
 func (w *walk) run(layers []uint64, fn func(layer, page uint64, entries []blockmap.Entry) error) error {
 	if w.status.running.Swap(true) {
 		return errBusyWalk
@@ -52,19 +55,25 @@ func (w *walk) run(layers []uint64, fn func(layer, page uint64, entries []blockm
 	w.begun = time.Now()
 	w.status.pages.Store(0)
 	w.status.blocks.Store(0)
-	pages := make([][]uint64, len(layers))
+	expected := make([]int, len(layers))
 	total := 0
 	for i, l := range layers {
-		var err error
-		if pages[i], err = w.a.blocks.PagesIn(l, 0, 1<<62, true); err != nil {
+		pages, err := w.a.blocks.PagesIn(l, 0, 1<<62, true)
+		if err != nil {
 			return err
 		}
-		total += len(pages[i])
+		expected[i] = len(pages)
+		total += len(pages)
 	}
 	w.status.total.Store(int64(total))
 	var entries [blockmap.PageBlocks]blockmap.Entry
 	for i, l := range layers {
-		for _, pg := range pages[i] {
+		pages, err := w.a.blocks.PagesIn(l, 0, 1<<62, true) // some may have come from layers before it
+		if err != nil {
+			return err
+		}
+		w.status.total.Add(int64(len(pages) - expected[i]))
+		for _, pg := range pages {
 			if err := w.page(l, pg, entries[:], fn); err != nil {
 				return err
 			}
@@ -111,32 +120,33 @@ func (w *walk) pace(bytes int) error {
 	}
 }
 
-// layersOfTwo returns the layers that volumes with two copies stand on, and
-// their snapshots.
-func (a *Array) layersOfTwo() []uint64 {
+// layersUnder returns the layers that such volumes, and their snapshots, stand
+// on. Parents come first: what the janitor moves meanwhile goes from a layer to
+// its child, and would be missed the other way round.
+func (a *Array) layersUnder(such func(v *volume) bool) []uint64 {
 	a.commit.mu.Lock()
 	defer a.commit.mu.Unlock()
 	a.catalog.mu.Lock()
 	defer a.catalog.mu.Unlock()
-	var all []uint64
 	seen := map[uint64]bool{}
 	add := func(head uint64) {
 		for _, l := range a.blocks.Layers.Chain(head) {
-			if !seen[l] {
-				seen[l] = true
-				all = append(all, l)
-			}
+			seen[l] = true
 		}
 	}
-	for _, v := range a.catalog.sorted() {
-		if v.Copies == 2 {
+	for _, v := range a.catalog.volumes {
+		if such(v) {
 			add(v.Head)
 			for _, s := range v.Snapshots {
 				add(s.Layer)
 			}
 		}
 	}
-	return all
+	return slices.Sorted(maps.Keys(seen)) // a layer is younger than its parent
+}
+
+func (a *Array) layersOfTwo() []uint64 {
+	return a.layersUnder(func(v *volume) bool { return v.Copies == 2 })
 }
 
 // away says whether a copy at p does not count: its device is absent, or out
