@@ -81,16 +81,38 @@ func (a *Array) Close() error {
 	a.stop()
 	var errs []error
 	if !a.readOnly {
-		errs = append(errs, a.Checkpoint(context.Background()))
-		a.super.mu.Lock()
-		a.super.clean = errs[0] == nil
-		a.super.mu.Unlock()
-		if errs[0] == nil {
-			errs = append(errs, a.writeSuperblocks())
-		}
+		errs = append(errs, a.closeInOrder())
 	}
 	errs = append(errs, a.db.Close())
 	return errors.Join(errs...)
+}
+
+// closeInOrder writes down that nothing is left to recover. Twice: that all
+// devices got as far as that is known from the second, so one that has less is
+// not what it was then.
+func (a *Array) closeInOrder() error {
+	if err := a.Checkpoint(context.Background()); err != nil {
+		return err
+	}
+	if err := a.insistOnSuperblocks(); err != nil {
+		return err
+	}
+	a.super.mu.Lock()
+	a.super.clean = true
+	a.super.mu.Unlock()
+	return a.writeSuperblocks()
+}
+
+// isStale says whether the array was used without the device, or with a later
+// state of it, since that superblock was written.
+func isStale(s, newest *format.Superblock, row format.DeviceRow) bool {
+	switch {
+	case planted(ruleRefuseStale):
+		return false
+	case row.State == format.DeviceInService:
+		return s.Epoch < newest.Epoch && newest.Served || s.Sequence+1 < newest.Sequence && newest.Clean
+	}
+	return row.State == format.DeviceGone || row.State == format.DeviceLost
 }
 
 // adopt finds out which device is which. The newest superblock decides.
@@ -133,8 +155,9 @@ func (a *Array) adoptDevice(dev blockdev.Device, s, newest *format.Superblock) e
 		if a.devs()[slot] != nil {
 			return fmt.Errorf("device %s: %w: %s has the same identity; one is a copy of the other", dev.Name(), ErrForeignDevice, a.devs()[slot].dev.Name())
 		}
-		if stale := row.State == format.DeviceGone || row.State == format.DeviceLost || row.State == format.DeviceInService && s.Epoch < newest.Epoch && newest.Served; stale && !planted(ruleRefuseStale) {
-			return fmt.Errorf("device %s: %w: the array was used without it since (its epoch is %d, the array's %d)", dev.Name(), ErrStaleDevice, s.Epoch, newest.Epoch)
+		if isStale(s, newest, row) {
+			return fmt.Errorf("device %s: %w: the array was used without it, or with a later state of it, since (its epoch is %d, the array's %d; its superblock number %d, the array's %d)",
+				dev.Name(), ErrStaleDevice, s.Epoch, newest.Epoch, s.Sequence, newest.Sequence)
 		}
 		if n := segmentsOf(dev, d.segBytes); n < int64(row.Segments) {
 			return fmt.Errorf("device %s: %w: it was cut short: %d bytes, room for %d of its %d segments", dev.Name(), ErrDamaged, dev.Size(), max(n, 0), row.Segments)

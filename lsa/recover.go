@@ -184,7 +184,9 @@ func (a *Array) settleSegments(found *scanned) {
 // settle makes what was recovered durable, then, before anybody is served,
 // makes all that lies behind the cut dead by beginning a new epoch.
 func (a *Array) settle() (string, error) {
-	a.recovery.Clean = a.super.clean
+	a.super.mu.Lock()
+	a.recovery.Clean, a.super.clean = a.super.clean, false // nothing that is written from now on may say so
+	a.super.mu.Unlock()
 	if a.readOnly {
 		return "degraded: read-only, nothing is written", nil
 	}
@@ -203,13 +205,13 @@ func (a *Array) settle() (string, error) {
 func (a *Array) raiseEpoch() (string, error) {
 	s := &a.super
 	s.mu.Lock()
-	if !s.clean && s.boot != a.opts.BootID {
+	if !a.recovery.Clean && s.boot != a.opts.BootID {
 		s.incarnation = randomUint64()
 	}
 	if !planted(ruleRaiseEpoch) {
 		s.epoch++
 	}
-	s.cut, s.served, s.clean, s.boot = a.committed.Load(), false, false, a.opts.BootID
+	s.cut, s.served, s.boot = a.committed.Load(), false, a.opts.BootID
 	for i := range s.rows {
 		if s.rows[i].State == format.DeviceLost { // the checkpoint has what is left
 			s.rows[i].State = format.DeviceGone

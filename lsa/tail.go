@@ -61,7 +61,7 @@ func (a *Array) settleTail() error {
 // trace: the kernel then calls pages clean that it could not write, and says
 // so once only. The next sync would not touch them.
 func (a *Array) rewriteTail(d *device) error {
-	if a.super.clean || a.super.boot != a.opts.BootID || planted(ruleRewriteTail) {
+	if a.recovery.Clean || a.super.boot != a.opts.BootID || planted(ruleRewriteTail) {
 		return nil
 	}
 	for _, r := range d.tail {

@@ -40,3 +40,31 @@ func TestOldStore(t *testing.T) {
 		})
 	}
 }
+
+// TestOlderCopy: a device that was exchanged, while the array was closed, for a copy of itself which was made while it
+// was open is refused; the device itself is not.
+func TestOlderCopy(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	r := newRig(t, 3, 32)
+	h := r.volume("v", 1<<20)
+	for i := range r.mems {
+		r.crash(rng) // which is no reason to refuse one
+		h = r.handle("v")
+		if err := write(h, 0, make([]byte, 4096)); err != nil {
+			t.Fatal(err)
+		}
+		copied := r.mems[i].KillClone(rng)
+		if err := write(h, 4096, make([]byte, 4096)); err != nil {
+			t.Fatal(err)
+		}
+		r.a.Close()
+		own := r.mems[i]
+		r.mems[i] = copied
+		if err := r.tryOpen(); !errors.Is(err, ErrStaleDevice) {
+			t.Fatalf("a copy of device %d: %v", i, err)
+		}
+		r.mems[i] = own
+		r.open()
+		r.reopen()
+	}
+}
