@@ -274,3 +274,27 @@ func TestRemoveRefused(t *testing.T) {
 	}
 	r.expect("removed", h, append(data, make([]byte, 1<<20)...))
 }
+
+// TestRemovedStaysGone: a flush that finds a dead device beside its removal does not put it down as a member again.
+func TestRemovedStaysGone(t *testing.T) {
+	rng := rand.New(rand.NewPCG(2, 7))
+	r := newRig(t, 3, 32)
+	r.copies = 2
+	h := r.volume("v", 1<<20)
+	r.dead[1].Store(true)
+	if err := write(h, 0, make([]byte, 512<<10)); err != nil {
+		t.Fatal(err)
+	}
+	dead := r.a.devs()[1]
+	if _, err := r.a.RemoveDevice(context.Background(), 1, RemoveOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.a.writeState(dead, format.DeviceReadOnly); err != nil { // as syncDevices does with an older list of devices
+		t.Fatal(err)
+	}
+	r.away[1] = true
+	r.kill(rng)
+	if _, err := r.a.Volume("v"); err != nil {
+		t.Error(err)
+	}
+}

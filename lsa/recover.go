@@ -259,7 +259,7 @@ func (a *Array) noteFailed() (failed []*device) {
 	a.super.mu.Lock()
 	defer a.super.mu.Unlock()
 	for _, d := range a.devs() {
-		if d != nil && !d.writable.Load() {
+		if d != nil && !d.writable.Load() && a.super.rows[d.slot].State != format.DeviceGone {
 			a.super.rows[d.slot].State = format.DeviceReadOnly
 			failed = append(failed, d)
 		}

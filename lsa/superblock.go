@@ -93,11 +93,14 @@ func superblockSequence(d blockdev.Device, off int64) uint64 {
 	return s.Sequence
 }
 
-// writeState writes, on the other devices, that d is in a new state.
+// writeState writes, on the other devices, that d is in a new state, or that it
+// is gone if it was removed meanwhile.
 func (a *Array) writeState(d *device, state format.DeviceState) error {
 	s := &a.super
 	s.mu.Lock()
-	s.rows[d.slot].State = state
+	if s.rows[d.slot].State != format.DeviceGone {
+		s.rows[d.slot].State = state
+	}
 	s.mu.Unlock()
 	if !planted(ruleRememberFailure) {
 		if err := a.writeSuperblocks(); err != nil {
