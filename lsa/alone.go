@@ -10,9 +10,16 @@ import "sync/atomic"
 // the metadata store is not on that device.
 
 // noteAlone remembers that a record with that LSN has one copy of two. With one
-// device that takes writes there is nothing to be done about it.
+// device in service there is nothing to be done about it. One that is being
+// removed counts: it may stay.
 func (a *Array) noteAlone(lsn uint64) {
-	if a.writableDevices() > 1 {
+	inService := 0
+	for _, d := range a.devs() {
+		if d != nil && d.writable.Load() {
+			inService++
+		}
+	}
+	if inService > 1 {
 		raise(&a.aloneUpTo, lsn)
 	}
 }
