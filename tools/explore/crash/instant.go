@@ -27,6 +27,7 @@ type instant struct {
 
 	closed   bool  // it is no crash: the array was closed in order
 	spare    int32 // see Run.spare
+	adding   int   // slot of a device that was being added; -1: none
 	removing int   // slot of the device that was being removed; -1: none
 	troubled bool  // blocks with one copy may be lost
 	// lost is the slot of the device that is not there any more when the array
@@ -63,13 +64,13 @@ func (i *instant) mayFail(v *volume) bool {
 
 // now is the present, as far as the oracle is concerned.
 func (r *Run) now(what string) *instant {
-	return &instant{when: r.clock.Add(1), what: what, removing: -1, lost: -1, spare: noneToSpare, troubled: r.troubled.Load()}
+	return &instant{when: r.clock.Add(1), what: what, adding: -1, removing: -1, lost: -1, spare: noneToSpare, troubled: r.troubled.Load()}
 }
 
 // copy makes what a crash now could leave. The site's lock is held.
 func (s *site) copy(what string, power bool) *instant {
 	i := s.r.now(what)
-	i.power, i.boot, i.depth, i.removing = power, s.boot, s.depth, s.removing
+	i.power, i.boot, i.depth, i.adding, i.removing = power, s.boot, s.depth, s.adding, s.removing
 	percent := 100
 	crash := blockdev.KillAll
 	if power {

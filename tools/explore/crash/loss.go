@@ -42,14 +42,14 @@ func (r *Run) lose(i *instant) *instant {
 		if m == nil {
 			continue
 		}
-		if present++; slot != i.removing && r.serves(slot) {
+		if present++; slot != i.removing && slot != i.adding && r.serves(slot) {
 			takeWrites++
 		}
 		if slot < r.members && (i.spare == anyToSpare || i.spare == int32(slot)) {
 			slots = append(slots, slot)
 		}
 	}
-	// While one of two devices is being removed, the other alone has what is new.
+	// While one of two devices is being removed or added, the other alone has what is new.
 	if len(slots) == 0 || present < 2 || i.removing >= 0 && takeWrites < 2 {
 		return i
 	}

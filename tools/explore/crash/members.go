@@ -62,7 +62,7 @@ func (s *site) join(slot int, m *blockdev.Mem) {
 	for len(s.mems) <= slot {
 		s.mems = append(s.mems, nil)
 	}
-	s.mems[slot], s.joining = m, slot
+	s.mems[slot], s.joining, s.adding = m, slot, slot
 }
 
 func (s *site) remember() error {
@@ -70,6 +70,12 @@ func (s *site) remember() error {
 	defer s.mu.Unlock()
 	s.joining = -1
 	return nil
+}
+
+func (s *site) added() {
+	s.mu.Lock()
+	s.adding = -1
+	s.mu.Unlock()
 }
 
 // leave takes a device that is no member out.
@@ -103,6 +109,7 @@ func (w *worker) addDevice() {
 	m := w.blank(slot)
 	w.site.join(slot, m)
 	_, err := w.a.AddDevice(w.ctx, flaky{m, w.site, slot}, w.site.remember)
+	w.site.added()
 	if len(w.a.Devices()) <= slot {
 		w.site.leave(slot)
 	}

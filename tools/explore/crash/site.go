@@ -64,6 +64,7 @@ type site struct {
 
 	death    death
 	joining  int // slot of a device that is being added and that nobody has to remember yet; -1: none
+	adding   int // slot of one that is being added; -1: none
 	removing int // slot of one that is being removed; -1: none
 	removed  int // slot of one that turned out to have been removed; -1: none
 
@@ -71,7 +72,7 @@ type site struct {
 }
 
 func (r *Run) newSite(mems []*blockdev.Mem, fs *vfs.MemFS, boot format.UUID, depth int) *site {
-	s := &site{r: r, mems: mems, fs: fs, boot: boot, depth: depth, rng: rand.New(rand.NewPCG(r.rng.Uint64(), 1)), plan: map[int64]int{}, joining: -1, removing: -1, removed: -1}
+	s := &site{r: r, mems: mems, fs: fs, boot: boot, depth: depth, rng: rand.New(rand.NewPCG(r.rng.Uint64(), 1)), plan: map[int64]int{}, joining: -1, adding: -1, removing: -1, removed: -1}
 	for i, m := range mems {
 		s.watch(i, m)
 	}
