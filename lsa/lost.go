@@ -30,18 +30,23 @@ func (a *Array) lose(d *device, ref recordRef) {
 
 // lostAhead says whether a checkpoint has to pass over records first that are
 // lost, or might be.
-func (a *Array) lostAhead() bool {
-	return max(a.lostUpTo.Load(), a.aloneUpTo.Load()) > a.checkpoint.lsn.Load()
-}
+func (a *Array) lostAhead() bool { return a.toPassOver() > a.checkpoint.lsn.Load() }
+
+// toPassOver is the last LSN that a checkpoint has to have behind it.
+func (a *Array) toPassOver() uint64 { return max(a.lostUpTo.Load(), a.aloneUpTo.Load()) }
 
 // passOver makes checkpoints until one has what was lost behind it.
 func (a *Array) passOver() error {
 	for a.lostAhead() {
+		if a.committed.Load() < a.toPassOver() { // the record is on its way
+			if err := a.failed(); err != nil {
+				return err
+			}
+			time.Sleep(100 * time.Microsecond)
+			continue
+		}
 		if err := a.Checkpoint(context.Background()); err != nil {
 			return err
-		}
-		if a.lostAhead() { // some of the LSNs were not committed yet
-			time.Sleep(time.Millisecond)
 		}
 	}
 	return nil

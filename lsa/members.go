@@ -43,13 +43,7 @@ func (a *Array) AddDevice(ctx context.Context, dev blockdev.Device, remember fun
 	if err := a.introduce(d, remember); err != nil {
 		return 0, fmt.Errorf("add device %s: %w", dev.Name(), err)
 	}
-	a.append.mu.Lock()
-	d.turn = a.append.clock
-	a.setDevice(slot, d)
-	a.updateLimit()
-	a.updatePressure()
-	a.append.mu.Unlock()
-	if err := a.insistOnSuperblocks(); err != nil {
+	if err := a.join(d); err != nil {
 		return slot, fmt.Errorf("add device %s: the others could not take note of it: %w", dev.Name(), err)
 	}
 	a.log.Info("device added", "device", dev.Name(), "slot", slot, "segments", row.Segments)
@@ -57,6 +51,20 @@ func (a *Array) AddDevice(ctx context.Context, dev blockdev.Device, remember fun
 	kick(a.work.tidy)
 	kick(a.work.rebuild)
 	return slot, a.Checkpoint(ctx) // with it, the first segments can be opened
+}
+
+// join has the array use the device. No checkpoint may name it before the others
+// know of it: without it, should it be lost just then, nobody would know what is meant.
+func (a *Array) join(d *device) error {
+	a.checkpoint.mu.Lock()
+	defer a.checkpoint.mu.Unlock()
+	a.append.mu.Lock()
+	d.turn = a.append.clock
+	a.setDevice(int(d.slot), d)
+	a.updateLimit()
+	a.updatePressure()
+	a.append.mu.Unlock()
+	return a.insistOnSuperblocks()
 }
 
 func (a *Array) admissible(dev blockdev.Device, slot int) error {
