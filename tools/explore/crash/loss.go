@@ -45,7 +45,7 @@ func (r *Run) lose(i *instant) *instant {
 		if present++; slot != i.removing && slot != i.adding && r.serves(slot) {
 			takeWrites++
 		}
-		if slot < r.members && (i.spare == anyToSpare || i.spare == int32(slot)) {
+		if slot != i.adding && (i.spare == anyToSpare || i.spare == int32(slot)) {
 			slots = append(slots, slot)
 		}
 	}

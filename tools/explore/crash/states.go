@@ -93,7 +93,11 @@ func (r *Run) openState(ctx context.Context, s *site, i *instant) (*lsa.Array, e
 	}
 	if errors.Is(err, lsa.ErrStaleDevice) || errors.Is(err, lsa.ErrNotArray) || errors.Is(err, lsa.ErrDamaged) {
 		s.removed = i.removing
-		return r.open(ctx, s, i.lost >= 0)
+		without, again := r.open(ctx, s, i.lost >= 0)
+		if !errors.Is(again, lsa.ErrMissingDevice) {
+			return without, again
+		}
+		s.removed = -1 // another was meant: a device that was a member before has its name still
 	}
 	return nil, err
 }
