@@ -115,6 +115,16 @@ func (u *units) lock(ranges []cellRange) {
 	u.mu.Unlock()
 }
 
+func (u *units) tryLock(ranges []cellRange) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.allFree(ranges) {
+		return false
+	}
+	u.set(ranges, true)
+	return true
+}
+
 func (u *units) unlock(ranges []cellRange) {
 	u.mu.Lock()
 	u.set(ranges, false)

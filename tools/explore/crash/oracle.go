@@ -3,6 +3,7 @@ package crash
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"lsad/internal/blockdev"
 	"lsad/lsa"
@@ -125,18 +126,23 @@ func (r *Run) check(a *lsa.Array, at *instant) (*observation, error) {
 }
 
 // checkRemembered: a device that failed is out of service for good once a flush
-// has succeeded after that.
+// has succeeded after that which had something to make durable.
 func (r *Run) checkRemembered(a *lsa.Array, at *instant) error {
 	f := r.failed
 	if f == nil || f.first == 0 || f.kind != blockdev.OpSync || at.damaged {
 		return nil
 	}
 	for _, flush := range r.flushes {
-		if flush.inv > f.first && flush.ack != 0 && flush.ack < at.when && a.Devices()[f.slot].State == "in service" {
+		if flush.inv > f.first && flush.ack != 0 && flush.ack < at.when && r.wroteBetween(f.first, flush.inv) && a.Devices()[f.slot].State == "in service" {
 			return fmt.Errorf("device %d failed at %d, everything was flushed after that, at %d, and it is in service", f.slot, f.first, flush.ack)
 		}
 	}
 	return nil
+}
+
+// wroteBetween says whether something was written and acknowledged between two moments.
+func (r *Run) wroteBetween(from, to int64) bool {
+	return slices.ContainsFunc(r.writes, func(w *op) bool { return w.inv > from && w.ack != 0 && w.ack < to })
 }
 
 // durableAt is the moment before which all that was acknowledged must be there.

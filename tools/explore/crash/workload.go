@@ -201,6 +201,10 @@ func (w *worker) writeLarge(v *volume) { w.writeRanges(v, []cellRange{w.extent(v
 func (w *worker) writeRanges(v *volume, ranges []cellRange) bool {
 	v.units.lock(ranges)
 	defer v.units.unlock(ranges)
+	return w.writeLocked(v, ranges)
+}
+
+func (w *worker) writeLocked(v *volume, ranges []cellRange) bool {
 	var tags []tag
 	var offs []int64
 	var data [][]byte
@@ -360,7 +364,11 @@ func (w *worker) reuse(v *volume, slot int, off int64) {
 			return
 		}
 		for range 4 {
-			w.writeLarge(v)
+			// The read may be another's, which has locked some of it.
+			if e := []cellRange{w.extent(v, islandBlocks)}; v.units.tryLock(e) {
+				w.writeLocked(v, e)
+				v.units.unlock(e)
+			}
 		}
 		state := w.segmentState(slot, seg)
 		if used && state == "sealed" {
