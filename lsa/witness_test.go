@@ -46,10 +46,10 @@ func TestOldStore(t *testing.T) {
 func TestOlderCopy(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
 	r := newRig(t, 3, 32)
-	h := r.volume("v", 1<<20)
+	r.volume("v", 1<<20)
 	for i := range r.mems {
 		r.crash(rng) // which is no reason to refuse one
-		h = r.handle("v")
+		h := r.handle("v")
 		if err := write(h, 0, make([]byte, 4096)); err != nil {
 			t.Fatal(err)
 		}
