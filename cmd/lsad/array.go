@@ -60,7 +60,11 @@ func openAdvice(err error) string {
 		return "; see with lsad dump which devices belong together, and name them with --device"
 	case errors.Is(err, lsa.ErrMissingDevice):
 		return "; name it with --device; if it is lost, --degraded opens the array without it"
-	case errors.Is(err, lsa.ErrGap), errors.Is(err, lsa.ErrDamaged):
+	case errors.Is(err, lsa.ErrStaleDevice):
+		return "; bring back the one that the array had last, or leave it out"
+	case errors.Is(err, lsa.ErrGap):
+		return "; lsad check says what is damaged; a device may be an older copy of itself, or have lost writes: without it, --degraded opens the array"
+	case errors.Is(err, lsa.ErrDamaged):
 		return "; lsad check says what is damaged"
 	}
 	return ""
