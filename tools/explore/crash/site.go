@@ -68,7 +68,7 @@ type site struct {
 	removing int // slot of one that is being removed; -1: none
 	removed  int // slot of one that turned out to have been removed; -1: none
 
-	duringRead func(slot int, off int64)
+	duringRead *holdUp
 }
 
 func (r *Run) newSite(mems []*blockdev.Mem, fs *vfs.MemFS, boot format.UUID, depth int) *site {
@@ -194,20 +194,40 @@ func (s *site) dawdle() {
 	}
 }
 
-// heldUp calls, once, what is to happen while a read is under way.
+// holdUp is what is to happen, once, while a read is under way.
+type holdUp struct {
+	fn      func(slot int, off int64)
+	running sync.WaitGroup
+}
+
+// heldUp has a read wait until it is done, but not for ever: the read may be that
+// of another worker, who changes a part of a block and holds what fn waits for.
 func (s *site) heldUp(slot int, off int64) {
 	s.mu.Lock()
-	fn := s.duringRead
+	h := s.duringRead
 	s.duringRead = nil
+	if h != nil {
+		h.running.Add(1) // seen by who waits for it: setDuringRead comes first
+	}
 	s.mu.Unlock()
-	if fn != nil {
-		fn(slot, off)
+	if h == nil {
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		defer h.running.Done()
+		defer close(done)
+		h.fn(slot, off)
+	}()
+	select {
+	case <-done:
+	case <-time.After(2 * time.Second):
 	}
 }
 
-func (s *site) setDuringRead(fn func(slot int, off int64)) {
+func (s *site) setDuringRead(h *holdUp) {
 	s.mu.Lock()
-	s.duringRead = fn
+	s.duringRead = h
 	s.mu.Unlock()
 }
 

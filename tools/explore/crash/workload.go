@@ -306,7 +306,9 @@ func (w *worker) read(v *volume) {
 	}
 	p := make([]byte, (e.to-e.from)*cellSize)
 	if !locked && w.rng.IntN(w.slowReads()) == 0 {
-		w.site.setDuringRead(func(slot int, off int64) { w.reuse(v, slot, off) })
+		h := &holdUp{fn: func(slot int, off int64) { w.reuse(v, slot, off) }}
+		w.site.setDuringRead(h)
+		defer h.running.Wait()
 		defer w.site.setDuringRead(nil)
 	}
 	if err := v.h.ReadAt(p, offset(e.from)); err != nil {
