@@ -37,7 +37,12 @@ func TestLostRecords(t *testing.T) {
 	if err := two.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	// Some of these go to the device that dies, and others do not.
+	// Some of these go to the device that dies, and others do not. A checkpoint
+	// in the background would sync them.
+	if err := r.a.Checkpoint(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	r.a.checkpoint.mu.Lock()
 	bad := r.a.devs()[1]
 	for i, there := 0, 0; there < 8; i++ {
 		r.a.append.mu.Lock()
@@ -55,6 +60,7 @@ func TestLostRecords(t *testing.T) {
 		}
 	}
 	r.dead[1].Store(true)
+	r.a.checkpoint.mu.Unlock()
 	for round := range 20 {
 		for range 256 {
 			if err := put(two, data, rng.IntN(512)); err != nil {
