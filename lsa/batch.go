@@ -137,16 +137,36 @@ func (b *batch) addMove(layer, block, oldLSN uint64, from format.Place, crc uint
 	})
 }
 
-// sectors is a bound on what the batch takes in the log.
-func (b *batch) sectors() uint32 {
-	bytes, blocks := 0, 0
+// room is a bound on the sectors that each class of a batch takes in the log,
+// zero where it has nothing of that class.
+type room [MaxClasses]uint32
+
+// room bounds what the batch takes. No class takes less than two blocks: where
+// less than that is left, a segment is sealed.
+func (b *batch) room() (r room) {
+	var bytes, blocks, entries [MaxClasses]int
 	for i := range b.changes {
 		c := &b.changes[i]
-		bytes += c.entryBytes(int(c.count))
-		blocks += c.dataBlocks()
+		bytes[c.class] += c.entryBytes(int(c.count))
+		blocks[c.class] += c.dataBlocks()
+		entries[c.class]++
 	}
-	records := blocks/maxRecordBlocks + len(b.changes)/maxRecordEntries + 2
-	return uint32(bytes/format.SectorSize + 2*records + blocks*format.BlockSectors)
+	for class, n := range entries {
+		if n > 0 {
+			records := blocks[class]/maxRecordBlocks + n/maxRecordEntries + 2
+			sectors := bytes[class]/format.SectorSize + 2*records + blocks[class]*format.BlockSectors
+			r[class] = max(uint32(sectors), 2*format.BlockSectors)
+		}
+	}
+	return r
+}
+
+// total sectors of all classes.
+func (r *room) total() (n uint32) {
+	for _, sectors := range r {
+		n += sectors
+	}
+	return n
 }
 
 // maxRecordEntries keeps headers within what readers accept.

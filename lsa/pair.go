@@ -22,7 +22,7 @@ func (a *Array) spares(d *device) bool {
 // pickDevices returns where the batch goes, nothing if there is no room now.
 // One that asks for two copies has to do with one where one device is all
 // that takes writes, or that has room for what makes room. append.mu is held.
-func (a *Array) pickDevices(b *batch, need uint32) (to [2]*device) {
+func (a *Array) pickDevices(b *batch, need *room) (to [2]*device) {
 	if b.copies == 2 && a.writableDevices() > 1 {
 		if to = a.pickPair(b, need); to[0] != nil || !b.urgent {
 			return to
@@ -34,7 +34,7 @@ func (a *Array) pickDevices(b *batch, need uint32) (to [2]*device) {
 
 // pickPair returns two devices: the same for a stretch, then the emptiest that
 // are not being collected.
-func (a *Array) pickPair(b *batch, need uint32) (to [2]*device) {
+func (a *Array) pickPair(b *batch, need *room) (to [2]*device) {
 	takes := func(d *device) bool {
 		return d != nil && d.takesWrites() && b.mayUse(d) && a.takes(d, b, need)
 	}

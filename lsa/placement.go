@@ -127,31 +127,35 @@ func (b *batch) overlaps() bool {
 // pick returns where the batch goes, nothing if there is no room now. Where
 // segments are few its classes share one, and what makes room takes what is
 // left of any open segment. append.mu is held.
-func (a *Array) pick(b *batch, need uint32) (to [2]*device) {
-	if to = a.pickDevices(b, need); to[0] != nil {
+func (a *Array) pick(b *batch) (to [2]*device) {
+	need := b.room()
+	if to = a.pickDevices(b, &need); to[0] != nil {
 		return to
 	}
 	if b.classes&(b.classes-1) != 0 {
-		if d := a.append.current; d != nil && b.share(d, need) {
-			if to = a.pickDevices(b, need); to[0] != nil {
+		if d := a.append.current; d != nil && b.share(d, need.total()) {
+			need = b.room()
+			if to = a.pickDevices(b, &need); to[0] != nil {
 				return to
 			}
 		}
 		b.setClass(int(b.changes[0].class))
-		if to = a.pickDevices(b, need); to[0] != nil {
+		need = b.room()
+		if to = a.pickDevices(b, &need); to[0] != nil {
 			return to
 		}
 	}
 	for class := 0; b.urgent && class < MaxClasses && to[0] == nil; class++ {
 		b.setClass(class)
-		to = a.pickDevices(b, need)
+		need = b.room()
+		to = a.pickDevices(b, &need)
 	}
 	return to
 }
 
-// share gives the changes whose class has no open segment with the room on the
-// device the next class that has, or the one before. It returns false
-// if none has.
+// share gives the changes whose class has no open segment with room for all of
+// them on the device the next class that has, or the one before. It returns
+// false if none has.
 func (b *batch) share(d *device, need uint32) bool {
 	var to [MaxClasses]int
 	open := -1

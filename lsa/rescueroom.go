@@ -19,13 +19,13 @@ func (a *Array) keptForRescue() int {
 	return rescueReserve
 }
 
-// takes says whether the device takes so many sectors of the batch now.
+// takes says whether the device takes the batch, which needs so much, now.
 // append.mu is held.
-func (a *Array) takes(d *device, b *batch, need uint32) bool {
-	if !a.hasRoom(d, b.classes, need, b.urgent) {
+func (a *Array) takes(d *device, b *batch, need *room) bool {
+	if !a.hasRoom(d, need, b.urgent) {
 		return false
 	}
-	if !a.rescuable(d, need) {
+	if !a.rescuable(d, need.total()) {
 		a.append.unsynced = true
 		return false
 	}

@@ -46,7 +46,9 @@ func (a *Array) roomToCome(b *batch) error {
 // canMoveOn says whether a collection could append to the device. append.mu is held.
 func (a *Array) canMoveOn(d *device) bool {
 	for class := range d.streams {
-		if a.hasRoom(d, 1<<class, d.segSectors()/4, true) {
+		var need room
+		need[class] = d.segSectors() / 4
+		if a.hasRoom(d, &need, true) {
 			return true
 		}
 	}

@@ -3,8 +3,6 @@ package lsa
 import (
 	"fmt"
 	"time"
-
-	"lsad/lsa/format"
 )
 
 // How room is kept. reserve segments, or one more than there are devices that
@@ -50,7 +48,6 @@ func (a *Array) reserved() int { return max(reserve, a.writableDevices()+1) }
 
 // waitForRoom returns the device that the batch goes to, or both. append.mu is held.
 func (a *Array) waitForRoom(b *batch) (to [2]*device, err error) {
-	need := max(b.sectors(), 2*format.BlockSectors) // less than that left, and a segment is sealed
 	if err := a.admit(b); err != nil {
 		return to, err
 	}
@@ -65,7 +62,7 @@ func (a *Array) waitForRoom(b *batch) (to [2]*device, err error) {
 		queued := a.append.tail - a.commit.head.Load()
 		if queued < queueLength {
 			a.append.unsynced = false
-			if to = a.pick(b, need); to[0] != nil {
+			if to = a.pick(b); to[0] != nil {
 				if !waited.IsZero() && b.origin == originUser {
 					a.waits.note(WaitRoom, waited)
 				}
@@ -113,7 +110,7 @@ func (a *Array) admit(b *batch) error {
 
 // pickDevice returns the device whose turn it is, if it has the room: the same
 // for a stretch, then the next.
-func (a *Array) pickDevice(b *batch, need uint32) *device {
+func (a *Array) pickDevice(b *batch, need *room) *device {
 	l := &a.append
 	if d := b.prefer; d != nil && d.takesWrites() && a.takes(d, b, need) {
 		return d
@@ -154,12 +151,12 @@ func (d *device) freeBlocks() float64 {
 	return float64(max(1, int64(len(d.segs))*d.segBlocks()-d.live.Load()))
 }
 
-// hasRoom says whether so many sectors of these classes can go to the device
-// now. Those of each fit into what is left of its open segment and one more.
-func (a *Array) hasRoom(d *device, classes uint8, need uint32, urgent bool) bool {
+// hasRoom says whether so much can go to the device now. What there is of each
+// class fits into what is left of its open segment and one more.
+func (a *Array) hasRoom(d *device, need *room, urgent bool) bool {
 	more := 0
-	for class := range d.streams {
-		if s := &d.streams[class]; classes>>class&1 != 0 && !(s.open && d.segSectors()-s.next >= need) {
+	for class, sectors := range need {
+		if s := &d.streams[class]; sectors > 0 && !(s.open && d.segSectors()-s.next >= sectors) {
 			more++
 		}
 	}
