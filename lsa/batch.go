@@ -27,6 +27,7 @@ type change struct {
 	oldLSN uint64       // EntryMove
 	from   format.Place
 	admin  []byte // EntryAdmin: the payload
+	want   uint8  // class of data that it belongs to
 	class  uint8  // which open segment it goes to
 }
 
@@ -54,6 +55,7 @@ type record struct {
 type batch struct {
 	origin  int
 	classes uint8    // of the changes, a bit each: see place
+	mixed   bool     // not all changes have the class that they belong to
 	urgent  bool     // may use the reserve: it makes room, or little is asked
 	copies  int      // 2: on two devices, if two take writes; else on one
 	prefer  *device  // goes there if there is room; nil: wherever it is best
@@ -71,7 +73,7 @@ type batch struct {
 	wake        chan struct{}
 
 	crcs   []uint32
-	order  []uint32 // scratch of overlaps
+	order  []uint32 // scratch of joinOverlapping
 	out    [2]output
 	copied sync.WaitGroup
 }
@@ -106,7 +108,7 @@ func (b *batch) release() {
 	b.changes, b.packed, b.records = b.changes[:0], b.packed[:0], b.records[:0]
 	b.pins, b.crcs = b.pins[:0], b.crcs[:0]
 	b.apply, b.err, b.add, b.first, b.last = nil, nil, 0, 0, 0
-	b.copies, b.prefer, b.avoid = 0, nil, 0
+	b.copies, b.prefer, b.avoid, b.mixed = 0, nil, 0, false
 	b.written.Store(false)
 	batches.Put(b)
 }

@@ -69,8 +69,11 @@ func (a *Array) place(b *batch) error {
 		mask |= 1 << c.class
 	}
 	b.classes = mask
-	if mask&(mask-1) != 0 && b.overlaps() {
-		b.setClass(int(b.changes[0].class)) // their order counts
+	if mask&(mask-1) != 0 {
+		b.joinOverlapping()
+	}
+	for i := range b.changes {
+		b.changes[i].want = b.changes[i].class
 	}
 	return nil
 }
@@ -96,14 +99,37 @@ func (a *Array) classOf(c *change, now uint64, moved bool) (int, error) {
 
 // setClass puts all changes together.
 func (b *batch) setClass(class int) {
-	b.classes = 1 << class
+	b.mix(class)
+	b.mixed = false
+	for i := range b.changes {
+		b.changes[i].want = uint8(class)
+	}
+}
+
+// mix puts all changes together until unmix.
+func (b *batch) mix(class int) {
+	b.classes, b.mixed = 1<<class, true
 	for i := range b.changes {
 		b.changes[i].class = uint8(class)
 	}
 }
 
-// overlaps says whether two changes are of the same block.
-func (b *batch) overlaps() bool {
+// unmix gives the changes their own classes again.
+func (b *batch) unmix() {
+	if !b.mixed {
+		return
+	}
+	b.classes, b.mixed = 0, false
+	for i := range b.changes {
+		c := &b.changes[i]
+		c.class = c.want
+		b.classes |= 1 << c.class
+	}
+}
+
+// joinOverlapping puts changes of the same block into one class: a class is cut
+// into records in order, and so gets its LSNs, but one class after the other.
+func (b *batch) joinOverlapping() {
 	b.order = b.order[:0]
 	for i := range b.changes {
 		b.order = append(b.order, uint32(i))
@@ -115,73 +141,143 @@ func (b *batch) overlaps() bool {
 		}
 		return cmp.Compare(x.block, y.block)
 	})
-	for i := 1; i < len(b.order); i++ {
-		x, y := &b.changes[b.order[i-1]], &b.changes[b.order[i]]
-		if x.layer == y.layer && y.block < x.block+x.count {
-			return true
+	b.classes = 0
+	first, end := &b.changes[b.order[0]], uint64(0) // of the changes that overlap
+	for _, i := range b.order {
+		c := &b.changes[i]
+		if c.layer == first.layer && c.block < end {
+			c.class = first.class
+		} else {
+			first, end = c, 0
 		}
+		end = max(end, c.block+c.count)
+		b.classes |= 1 << c.class
 	}
-	return false
 }
 
 // pick returns where the batch goes, nothing if there is no room now. Where
-// segments are few its classes share one, and what makes room takes what is
-// left of any open segment. append.mu is held.
-func (a *Array) pick(b *batch) (to [2]*device) {
+// segments are few its classes share one. What makes room takes what is left of
+// any open segment: a collection only if it may mix what it moves, or no
+// checkpoint would give it room, since a cold block among hot ones is moved
+// again and again. append.mu is held.
+func (a *Array) pick(b *batch, mix bool) (to [2]*device) {
+	b.unmix()
 	need := b.room()
 	if to = a.pickDevices(b, &need); to[0] != nil {
 		return to
 	}
-	if b.classes&(b.classes-1) != 0 {
-		if d := a.append.current; d != nil && b.share(d, need.total()) {
-			need = b.room()
-			if to = a.pickDevices(b, &need); to[0] != nil {
-				return to
-			}
+	several := b.classes&(b.classes-1) != 0
+	if several && a.share(b, a.shareOn(b), need) {
+		need = b.room()
+		if to = a.pickDevices(b, &need); to[0] != nil {
+			return to
 		}
-		b.setClass(int(b.changes[0].class))
+	}
+	if d := b.prefer; d != nil && !mix && !d.hostFull && (d.emptied() > 0 || d.unused() > a.keptForRescue()) {
+		return to // a checkpoint gives it room soon
+	}
+	if several {
+		b.mix(int(b.changes[0].want))
 		need = b.room()
 		if to = a.pickDevices(b, &need); to[0] != nil {
 			return to
 		}
 	}
 	for class := 0; b.urgent && class < MaxClasses && to[0] == nil; class++ {
-		b.setClass(class)
+		b.mix(class)
 		need = b.room()
 		to = a.pickDevices(b, &need)
 	}
 	return to
 }
 
-// share gives the changes whose class has no open segment with room for all of
-// them on the device the next class that has, or the one before. It returns
-// false if none has.
-func (b *batch) share(d *device, need uint32) bool {
-	var to [MaxClasses]int
-	open := -1
-	for class := MaxClasses - 1; class >= 0; class-- {
-		if s := &d.streams[class]; s.open && d.segSectors()-s.next >= need {
-			open = class
-		}
-		to[class] = open
+// shareOn returns the devices that the batch would go to if they had the room.
+// append.mu is held.
+func (a *Array) shareOn(b *batch) [2]*device {
+	switch {
+	case b.prefer != nil:
+		return [2]*device{b.prefer}
+	case b.copies == 2 && a.writableDevices() > 1:
+		return a.append.pair
 	}
-	if open < 0 {
+	return [2]*device{a.append.current}
+}
+
+// share has classes share the open segments of a device, or of both. Those that
+// fit into their own stay there. Of the others those that need most open one
+// each, as many as may be opened; the rest goes to the class nearest to its own
+// that has the room, or nothing does and it returns false. append.mu is held.
+func (a *Array) share(b *batch, on [2]*device, need room) bool {
+	if on[0] == nil {
 		return false
 	}
-	last := open
-	for class := range to {
-		if to[class] < 0 {
-			to[class] = last
+	rest, opens := on[0].openRest(), a.openable(on[0], b.urgent)
+	if d := on[1]; d != nil {
+		opens = min(opens, a.openable(d, b.urgent))
+		for class, sectors := range d.openRest() {
+			rest[class] = min(rest[class], sectors)
 		}
-		last = to[class]
 	}
-	b.classes = 0
+	var to [MaxClasses]uint8
+	for class := range to {
+		if to[class] = uint8(class); rest[class] >= need[class] {
+			rest[class] -= need[class]
+			need[class] = 0
+		}
+	}
+	for {
+		class, most := 0, uint32(0)
+		for c, sectors := range need {
+			if sectors > most {
+				class, most = c, sectors
+			}
+		}
+		if most == 0 {
+			break
+		}
+		need[class] = 0
+		if opens > 0 {
+			opens--
+			rest[class] = on[0].segSectors() - most
+			continue
+		}
+		near := rest.nearest(class, most)
+		if near < 0 {
+			return false
+		}
+		rest[near] -= most
+		to[class] = uint8(near)
+	}
+	b.classes, b.mixed = 0, true
 	for i := range b.changes {
 		c := &b.changes[i]
-		c.class = uint8(to[c.class])
+		c.class = to[c.class]
 		b.classes |= 1 << c.class
 	}
 	return true
+}
+
+// nearest returns the class nearest to one that has so many sectors, the colder
+// of two; -1 if none has.
+func (r *room) nearest(class int, sectors uint32) int {
+	for far := range MaxClasses {
+		for _, c := range [...]int{class - far, class + far} {
+			if c >= 0 && c < MaxClasses && r[c] >= sectors {
+				return c
+			}
+		}
+	}
+	return -1
+}
+
+// openRest is what is left of the device's open segments. append.mu is held.
+func (d *device) openRest() (r room) {
+	for class := range d.streams {
+		if s := &d.streams[class]; s.open {
+			r[class] = d.segSectors() - s.next
+		}
+	}
+	return r
 }
 
 func (b *batch) firstClass() int { return bits.TrailingZeros8(b.classes) }

@@ -17,6 +17,7 @@ const (
 	lowShare     = 0.0075
 	nothingToWin = 0.97 // segments with more live blocks are not worth collecting
 	slowestMiB   = 40 * time.Millisecond
+	mixAfter     = 2 * time.Second  // of a collection, before what it moves is put together
 	patience     = 10 * time.Second // of a writer, while no segment becomes available at all
 )
 
@@ -52,6 +53,7 @@ func (a *Array) waitForRoom(b *batch) (to [2]*device, err error) {
 		return to, err
 	}
 	var waited time.Time // since when it waits for room
+	mix := false
 	for begin := time.Now(); ; {
 		if a.append.closed {
 			return to, fmt.Errorf("write: array %w", ErrClosed)
@@ -62,7 +64,8 @@ func (a *Array) waitForRoom(b *batch) (to [2]*device, err error) {
 		queued := a.append.tail - a.commit.head.Load()
 		if queued < queueLength {
 			a.append.unsynced = false
-			if to = a.pick(b); to[0] != nil {
+			mix = mix || !waited.IsZero() && time.Since(waited) > mixAfter
+			if to = a.pick(b, mix); to[0] != nil {
 				if !waited.IsZero() && b.origin == originUser {
 					a.waits.note(WaitRoom, waited)
 				}
@@ -77,6 +80,10 @@ func (a *Array) waitForRoom(b *batch) (to [2]*device, err error) {
 					begin = time.Now()
 				}
 			} else if err := a.roomToCome(b); err != nil {
+				if !mix && b.prefer != nil {
+					mix = true
+					continue
+				}
 				a.noteCannotMove(b)
 				return to, err
 			}
@@ -160,20 +167,20 @@ func (a *Array) hasRoom(d *device, need *room, urgent bool) bool {
 			more++
 		}
 	}
-	if more == 0 {
-		return true
+	return more == 0 || more <= a.openable(d, urgent)
+}
+
+// openable is how many of the device's segments may be opened now. append.mu is held.
+func (a *Array) openable(d *device, urgent bool) int {
+	kept := a.keptForRescue()
+	n := len(d.prepared) - kept
+	if !urgent {
+		if !a.spares(d) {
+			return 0
+		}
+		n = min(n, a.preparedSegments()-a.reserved()-kept*a.writableDevices())
 	}
-	kept := a.keptForRescue() + more - 1
-	if len(d.prepared) <= kept {
-		return false
-	}
-	if urgent {
-		return true
-	}
-	if !a.spares(d) {
-		return false
-	}
-	return a.preparedSegments() > a.reserved()+kept*a.writableDevices()
+	return max(0, n)
 }
 
 func (a *Array) preparedSegments() int {
