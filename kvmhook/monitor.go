@@ -18,21 +18,21 @@ import (
 const maxStatus = 1 << 20
 
 // Handler serves GET /v1/status, a Status as JSON, and GET /metrics, for Prometheus.
-func (h *Hook) Handler() http.Handler {
+func Handler(status func() Status) http.Handler {
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), exporter{h})
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), exporter{status})
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(h.Status()) // an error means that the client has gone
+		json.NewEncoder(w).Encode(status()) // an error means that the client has gone
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
 	return mux
 }
 
 // Monitor serves Handler on l until ctx ends.
-func (h *Hook) Monitor(ctx context.Context, l net.Listener) error {
-	srv := &http.Server{Handler: h.Handler(), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second}
+func Monitor(ctx context.Context, l net.Listener, status func() Status) error {
+	srv := &http.Server{Handler: Handler(status), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
 	if err := srv.Serve(l); ctx.Err() == nil {
@@ -69,7 +69,7 @@ func ReadStatus(ctx context.Context, path string) (Status, error) {
 }
 
 // exporter makes metrics of a status when it is asked.
-type exporter struct{ h *Hook }
+type exporter struct{ status func() Status }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("lsad_hook_"+name, help, labels, nil)
@@ -99,7 +99,7 @@ func (exporter) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
 func (e exporter) Collect(ch chan<- prometheus.Metric) {
-	st := e.h.Status()
+	st := e.status()
 	send := func(kind prometheus.ValueType) func(d *prometheus.Desc, v float64, labels ...string) {
 		return func(d *prometheus.Desc, v float64, labels ...string) {
 			ch <- prometheus.MustNewConstMetric(d, kind, v, labels...)

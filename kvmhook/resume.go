@@ -48,6 +48,20 @@ func (h *Hook) resume(from *Kept) (*session, error) {
 	return s, nil
 }
 
+// Gone says whether the VMM has ended, so that nobody waits for another hook.
+func (k *Kept) Gone() bool {
+	n, err := unix.FcntlInt(k.Userfault.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	fd, err := uffd.FromDescriptor(n)
+	if err != nil {
+		return false
+	}
+	defer fd.Close()
+	return fd.Gone()
+}
+
 // wakeAll has everyone who waits for a page ask again: the hook that was asked is no more.
 func (s *session) wakeAll() {
 	for _, m := range *s.maps.Load() {

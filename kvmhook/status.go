@@ -7,6 +7,7 @@ type State string
 
 // States.
 const (
+	StateOpening State = "opening" // the source, before there is a hook
 	StateWaiting State = "waiting" // for a VMM
 	StateServing State = "serving"
 	StateFilled  State = "filled" // serving, with all content resident
