@@ -19,8 +19,8 @@ type Options struct {
 	SourceStatus func() SourceStatus // how it is, for the status; may be nil
 	Logger       *slog.Logger
 
-	// NoFill leaves out the background fill: only what is touched is fetched, and what follows where the guest goes on
-	// and on.
+	// NoFill leaves out the background fill, and what is fetched around a fault: only what is touched is fetched, a page
+	// at a time.
 	NoFill bool
 	// FillWorkers is how many reads of the background fill are under way at once. Default 3.
 	FillWorkers int

@@ -87,12 +87,22 @@ const (
 	giveError                // it is poisoned
 )
 
+// extent is how many pages to take: about a lone fault, and at most.
+type extent struct{ base, most int }
+
+// zeroExtent is the extent of pages of zeros: they cost nothing but the look at their pages.
+func (m *mapping) zeroExtent(e extent) extent {
+	if m.page != smallPage {
+		return e
+	}
+	return extent{max(e.base, leastZeros), mostFetch / smallPage}
+}
+
 // leastZeros is how many pages of zeros a lone fault gets, where they are small.
 const leastZeros = 8
 
-// decide says what to do about a fault, and marks the pages that it concerns. base is how many pages a fetch has
-// where nothing is known of the access, most the largest number.
-func (m *mapping) decide(page, base, most int) (v verdict, first, last int) {
+// decide says what to do about a fault, and marks the pages that it concerns. e is for pages with content.
+func (m *mapping) decide(page int, e extent) (v verdict, first, last int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch m.states[page] {
@@ -104,10 +114,10 @@ func (m *mapping) decide(page, base, most int) (v verdict, first, last int) {
 		return giveError, page, page + 1
 	}
 	zero := m.zero(page)
-	if zero { // zeros cost nothing but the look at their pages
-		base = min(max(base, leastZeros), most)
+	if zero {
+		e = m.zeroExtent(e)
 	}
-	want := m.predict(page, base, most)
+	want := m.predict(page, e)
 	first, last = m.around(page, want, zero)
 	m.remember(last, want)
 	if zero {
@@ -119,14 +129,14 @@ func (m *mapping) decide(page, base, most int) (v verdict, first, last int) {
 }
 
 // predict is how many pages to take: twice the last time's for a reader that goes on where it ended.
-func (m *mapping) predict(page, base, most int) int {
+func (m *mapping) predict(page int, e extent) int {
 	for i := range m.ahead {
 		if s := &m.ahead[i]; s.next == page {
 			s.next = -1
-			return max(base, min(2*s.pages, most))
+			return max(e.base, min(2*s.pages, e.most))
 		}
 	}
-	return base
+	return e.base
 }
 
 func (m *mapping) remember(next, pages int) {
