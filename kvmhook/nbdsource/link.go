@@ -14,7 +14,7 @@ type link struct {
 	dial   chan struct{}                    // holds one token: who has it connects
 }
 
-// get returns the connection, which is made if there is none or it has ended.
+// get returns the connection, which is made if there is none or it has ended. See Source.connected.
 func (l *link) get(ctx context.Context) (*nbdclient.Client, error) {
 	if c := l.client.Load(); c != nil && alive(c) {
 		return c, nil
@@ -43,7 +43,7 @@ func (l *link) get(ctx context.Context) (*nbdclient.Client, error) {
 
 func (l *link) connect(ctx context.Context, old *nbdclient.Client) (*nbdclient.Client, error) {
 	s := l.s
-	c, err := s.target.Dial(ctx, nbdclient.ClientOptions{StallTimeout: s.o.StallTimeout})
+	c, err := s.target.Dial(ctx, nbdclient.ClientOptions{StallTimeout: s.stall()})
 	if err != nil {
 		return nil, err
 	}

@@ -25,9 +25,10 @@ const (
 type Options struct {
 	// Connections to the server, at least 1. Default 4.
 	Connections int
-	// Timeout is how long an outage may last; 0 means for ever.
+	// Timeout is how long an outage may last, from when nothing came any more; 0 means for ever.
 	Timeout time.Duration
-	// StallTimeout is how long a server may be silent before a connection counts as lost. Default 10 s.
+	// StallTimeout is how long a server may be silent before a connection counts as lost. Default 10 s, and at most half
+	// of Timeout.
 	StallTimeout time.Duration
 	Logger       *slog.Logger
 }
@@ -60,11 +61,17 @@ func Open(ctx context.Context, target nbdclient.Target, o Options) (*Source, err
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	c, err := target.Dial(ctx, nbdclient.ClientOptions{StallTimeout: o.StallTimeout})
+	s := &Source{target: target, o: o}
+	if o.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.Timeout)
+		defer cancel()
+	}
+	c, err := target.Dial(ctx, nbdclient.ClientOptions{StallTimeout: s.stall()})
 	if err != nil {
 		return nil, err
 	}
-	s := &Source{target: target, o: o, info: c.Info()}
+	s.info = c.Info()
 	s.id = identify(s.info.Description, s.info.ReadOnly())
 	if b := s.info.MinBlock; b > 4096 {
 		c.Close()
@@ -170,29 +177,39 @@ type urgent struct {
 	p    []byte
 	off  int64
 	then kvmhook.Completion
+	// began is when it was asked for.
+	began time.Time
 }
 
 // Start implements kvmhook.Source.
 func (s *Source) Start(ctx context.Context, p []byte, off int64, then kvmhook.Completion) {
 	u := s.urgents.Get().(*urgent)
-	u.ctx, u.p, u.off, u.then = ctx, p, off, then
+	u.ctx, u.p, u.off, u.then, u.began = ctx, p, off, then, time.Now()
 	if c := s.links[0].client.Load(); c == nil || !c.Start(p, off, u) {
-		u.slowly()
+		u.slowly(nil)
 	}
 }
 
 // Done implements nbdclient.Completion.
 func (u *urgent) Done(err error) {
 	if err != nil {
-		u.slowly()
+		u.slowly(err)
 		return
 	}
 	u.tell(nil)
 }
 
-// slowly does what is left to do where waiting does no harm.
-func (u *urgent) slowly() {
-	u.s.slow.Go(func() { u.tell(u.s.readThrough(u.ctx, u.s.links[0], u.p, u.off)) })
+// slowly does what is left to do where waiting does no harm. err is why it was not done yet, if it was tried.
+func (u *urgent) slowly(err error) {
+	u.s.slow.Go(func() {
+		if err != nil && judge(err) == outage && u.s.ctx.Err() == nil {
+			if err := u.s.unreached(u.s.unheard(u.began), err); err != nil {
+				u.tell(err)
+				return
+			}
+		}
+		u.tell(u.s.readThrough(u.ctx, u.s.links[0], u.p, u.off))
+	})
 }
 
 func (u *urgent) tell(err error) {
