@@ -47,6 +47,8 @@ func (s *session) fault(a at, began time.Time) error {
 		c.underWay.Add(1)
 	case giveZeros:
 		return s.giveZeros(a, first, last, began)
+	case giveHeld:
+		return s.giveHeld(a, began)
 	case giveError:
 		c.lost.Add(1)
 		return s.poison(a)

@@ -11,6 +11,7 @@ const (
 	fetching        // its content has been asked for
 	settled         // it is there, or was removed: content must not come any more
 	poisoned
+	held // its content has come, and is held back to see whether somebody asks for it
 )
 
 // mapping is a region with what is known of its pages.
@@ -29,6 +30,10 @@ type mapping struct {
 	// ahead is where recent fetches ended, each the start of what a sequential reader wants next.
 	ahead    [8]stream
 	aheadPos int
+
+	sample *sampler          // nil: nothing is held back, or nothing more
+	chosen map[int]bool      // fetching pages that are to be held back, and whether somebody waits for them
+	held   map[int]*heldPage // those in state held
 }
 
 // stream is a sequential access that seems to be under way.
@@ -85,6 +90,7 @@ const (
 	fetchRun                 // fetch [first, last), marked so
 	underWay                 // somebody fetches it
 	giveError                // it is poisoned
+	giveHeld                 // it is held back
 )
 
 // extent is how many pages to take: about a lone fault, and at most.
@@ -109,7 +115,12 @@ func (m *mapping) decide(page int, e extent) (v verdict, first, last int) {
 	case settled:
 		return giveZeros, page, page + 1
 	case fetching:
+		if _, ok := m.chosen[page]; ok {
+			m.chosen[page] = true
+		}
 		return underWay, page, page + 1
+	case held:
+		return giveHeld, page, page + 1
 	case poisoned:
 		return giveError, page, page + 1
 	}
@@ -125,6 +136,7 @@ func (m *mapping) decide(page int, e extent) (v verdict, first, last int) {
 		return giveZeros, first, last
 	}
 	m.mark(first, last, fetching)
+	m.choose(first, last, page)
 	return fetchRun, first, last
 }
 
@@ -165,6 +177,9 @@ func (m *mapping) mark(first, last int, state uint8) {
 // set changes the state of a page. mu is held.
 func (m *mapping) set(page int, state uint8) {
 	m.states[page] = state
+	if state != fetching {
+		delete(m.chosen, page)
+	}
 	if state == settled && m.kept != nil {
 		m.kept[page/64].Or(1 << (page % 64))
 	}
@@ -208,6 +223,7 @@ func (m *mapping) claim(from, to, n int) (first, last int, ok bool) {
 	for last = first; last < to && last-first < n && fits(last); last++ {
 		m.states[last] = fetching
 	}
+	m.choose(first, last, -1)
 	return first, last, true
 }
 
@@ -236,8 +252,8 @@ func (m *mapping) change(first, last int, from, to uint8) (n int) {
 }
 
 // remove settles [first, last) whatever they were, except that what is lost stays so until it is removed: then its
-// content matters no more. It returns how many were missing and fetching; those never come.
-func (m *mapping) remove(first, last int) (gone, asked int) {
+// content matters no more. It returns how many were missing, fetching and held back; those never come.
+func (m *mapping) remove(first, last int) (gone, asked, dropped int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := first; i < last; i++ {
@@ -248,8 +264,11 @@ func (m *mapping) remove(first, last int) (gone, asked int) {
 			}
 		case fetching:
 			asked++
+		case held:
+			delete(m.held, i)
+			dropped++
 		}
 		m.set(i, settled)
 	}
-	return gone, asked
+	return gone, asked, dropped
 }

@@ -34,6 +34,19 @@ func newHookStatus(k *hook) *cobra.Command {
 	}
 }
 
+// prefetch says how much of it was used, as far as that is known.
+func prefetch(p kvmhook.Prefetch) string {
+	text := "nothing is known of its use"
+	if e := p.Estimate; e != nil {
+		text = fmt.Sprintf("%.0f %% used so far (%.0f to %.0f %%), about %s of %s; %d pages held back, %d asked for, %d removed, %d released",
+			100*e.UsedShare, 100*e.Low, 100*e.High, size(e.UsedBytes), size(p.Bytes), p.HeldPages, p.UsedPages, p.DroppedPages, p.ReleasedPages)
+	}
+	if p.NotSampledBytes > 0 {
+		text += "; " + size(p.NotSampledBytes) + " of huge pages, of whose use nothing is known"
+	}
+	return text
+}
+
 func printHook(w io.Writer, st kvmhook.Status) error {
 	out := newTable(w)
 	count := func(n int64) string { return fmt.Sprint(n) }
@@ -59,8 +72,9 @@ func printHook(w io.Writer, st kvmhook.Status) error {
 		out.row("Memory:", fmt.Sprintf("%s mapped, %s of it has content", size(st.MappedBytes), size(st.ContentBytes)))
 		out.row("Resident:", fmt.Sprintf("%s of the content, %.1f %%", size(st.ResidentBytes), st.ResidentPercent))
 		out.row("Faults:", strings.Join([]string{count(st.Faults), count(st.ZeroFaults) + " zeros", count(st.FetchedFaults) + " fetched",
-			count(st.WaitedFaults) + " under way", count(st.SpuriousFaults) + " spurious", count(st.LostFaults) + " lost"}, ", "))
+			count(st.WaitedFaults) + " under way", count(st.HeldFaults) + " held back", count(st.SpuriousFaults) + " spurious", count(st.LostFaults) + " lost"}, ", "))
 		out.row("Installed:", fmt.Sprintf("%s demanded, %s around it, %s filled", size(st.DemandedBytes), size(st.AroundBytes), size(st.FilledBytes)))
+		out.row("Prefetch:", prefetch(st.Prefetch))
 		out.row("Read:", fmt.Sprintf("%s, %s dropped; %s never have to be", size(st.ReadBytes), size(st.DroppedBytes), size(st.NotTransferredBytes)))
 		out.row("Removed:", fmt.Sprintf("%s by the VMM, %s lost", size(st.RemovedBytes), size(st.PoisonedBytes)))
 		out.row("Latency:", fmt.Sprintf("half below %d us, 99 of 100 below %d us", st.Latency.QuantileUs(0.5), st.Latency.QuantileUs(0.99)))
