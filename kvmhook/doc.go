@@ -10,10 +10,13 @@
 //
 // # Pages
 //
-// A page is missing, fetching, settled or poisoned, and never goes back. Settled means that the image's content must
-// not be put there any more: because it is there, or because the page was removed, after which it is zeros for ever.
-// So a fault on a settled page is always answered with zeros, which the kernel refuses (EEXIST) where a page is
-// there. Only fetching pages are filled with content.
+// A page is missing, fetching, held, settled or poisoned; the last two are for good. Settled means that the image's
+// content must not be put there any more: because it is there, or because the page was removed, after which it is zeros
+// for ever. So a fault on a settled page is always answered with zeros, which the kernel refuses (EEXIST) where a page is
+// there. Only fetching and held pages are filled with content.
+//
+// Held means that its content has come and is kept in this process, to see whether the guest asks for it: the only way to
+// know what the prefetch is good for. Nobody else knows of it, so in what is kept for another hook it is not settled.
 //
 // # Removal
 //
@@ -32,5 +35,5 @@
 // # Goroutines
 //
 // Session.Run owns all of them and returns when they have ended: the reader of events, the workers of the background
-// fill, and the watch over the VMM's life. Answers to demanded pages arrive on goroutines of the Source.
+// fill, the last of which puts what is held back into the guest some time after, and the watch over the VMM's life. Answers to demanded pages arrive on goroutines of the Source.
 package kvmhook

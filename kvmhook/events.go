@@ -116,7 +116,10 @@ func (s *session) removed(start, end uint64) {
 		if first >= last {
 			continue
 		}
-		spared, asked := m.remove(first, last)
+		spared, asked, dropped := m.remove(first, last)
+		s.h.stats.dropped.Add(int64(dropped) * m.page)
+		s.h.stats.held.Add(-int64(dropped))
+		s.h.stats.fates[droppedPage].Add(int64(dropped))
 		s.h.stats.removals.Add(int64(last-first) * m.page)
 		s.h.stats.spared.Add(int64(spared) * m.page)
 		if asked > 0 {

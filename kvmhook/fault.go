@@ -22,23 +22,22 @@ func (s *session) pagefault(m uffd.Message, began time.Time) error {
 	return s.fault(a, began)
 }
 
-// extent is how many pages to take about a lone fault, and at most.
-func (s *session) extent(m *mapping) (base, most int) {
+// extent is how many pages of content to fetch about a fault.
+func (s *session) extent(m *mapping) extent {
 	switch {
 	case m.page == hugePage:
-		return 1, 1
+		return extent{1, 1}
 	case s.h.o.Record:
-		return recordChunk / smallPage, recordChunk / smallPage
-	case s.h.o.NoFill: // nothing is to come that nobody asked for, but for a guest that reads on and on
-		return 1, mostFetch / smallPage
+		return extent{recordChunk / smallPage, recordChunk / smallPage}
+	case s.h.o.NoFill: // nothing comes that nobody asked for
+		return extent{1, 1}
 	}
-	return int(s.base.Load() / smallPage), mostFetch / smallPage
+	return extent{int(s.base.Load() / smallPage), mostFetch / smallPage}
 }
 
 func (s *session) fault(a at, began time.Time) error {
-	base, most := s.extent(a.m)
 	c := &s.h.stats
-	v, first, last := a.m.decide(a.page, base, most)
+	v, first, last := a.m.decide(a.page, s.extent(a.m))
 	switch v {
 	case fetchRun:
 		c.fetched.Add(1)
@@ -48,6 +47,8 @@ func (s *session) fault(a at, began time.Time) error {
 		c.underWay.Add(1)
 	case giveZeros:
 		return s.giveZeros(a, first, last, began)
+	case giveHeld:
+		return s.giveHeld(a, began)
 	case giveError:
 		c.lost.Add(1)
 		return s.poison(a)

@@ -191,7 +191,7 @@ func (f *fetch) install(reader bool) error {
 	}
 	all := int64(0)
 	for i, part := range [3][2]int{{from, near}, {near, f.last}, {f.first, from}} {
-		n, err := s.install(m, part[0], part[1], f.content(part[0], part[1]), reader)
+		n, err := s.install(m, part[0], part[1], f.content(part[0], part[1]), false, reader)
 		all += n
 		if i == 0 && err != errLater {
 			s.h.stats.served(time.Since(f.began))
@@ -228,11 +228,31 @@ func (s *session) adapt(took time.Duration) {
 	}
 }
 
-// install puts content at those pages of [first, last) that are still being fetched, and returns how many bytes that
-// were. Who waits for one of them goes on.
+// install puts content at those pages of [first, last) that are still being fetched, but for those that are held back,
+// and returns how many bytes that were. Who waits for one of them goes on. fill says for whom it came.
 //
 // Where the kernel puts it off, the reader gets errLater, and others wait until the reader has taken the event.
-func (s *session) install(m *mapping, first, last int, content []byte, reader bool) (installed int64, err error) {
+func (s *session) install(m *mapping, first, last int, content []byte, fill, reader bool) (installed int64, err error) {
+	if s.room == nil {
+		return s.installPages(m, first, last, content, reader)
+	}
+	back, waited := m.hold(first, last, content, fill, s.mapped != nil, s.room)
+	s.h.stats.fates[usedPage].Add(int64(waited))
+	s.h.stats.held.Add(int64(len(back)))
+	from := first
+	for _, to := range append(back, last) {
+		n, err := s.installPages(m, from, to, content[int64(from-first)*m.page:int64(to-first)*m.page], reader)
+		installed += n
+		if err != nil {
+			return installed, err
+		}
+		from = to + 1
+	}
+	return installed, nil
+}
+
+// installPages is install where nothing is held back.
+func (s *session) installPages(m *mapping, first, last int, content []byte, reader bool) (installed int64, err error) {
 	step := max(1, int(bite/m.page))
 	for page, tries := first, 0; page < last; {
 		n, next, err := s.installRun(m, page, last, step, content[int64(page-first)*m.page:])

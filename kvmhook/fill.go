@@ -123,7 +123,9 @@ func (f *filler) work() {
 			size = min(size*2, mostFill)
 		}
 	}
-	f.end()
+	if f.end() {
+		s.releaseLater()
+	}
 }
 
 // one fetches and installs pages that are marked as fetching.
@@ -143,8 +145,11 @@ func (f *filler) one(m *mapping, first, last int, room []byte) error {
 		return err
 	}
 	s.h.stats.read.Add(int64(len(room)))
-	n, err := s.install(m, first, last, room, false)
+	n, err := s.install(m, first, last, room, true, false)
 	s.h.stats.filled.Add(n)
+	if m.page == hugePage {
+		s.h.stats.filledHuge.Add(n)
+	}
 	return err
 }
 
@@ -169,8 +174,8 @@ func (f *filler) yield() {
 	}
 }
 
-// end is where a worker finds nothing more to do.
-func (f *filler) end() {
+// end is where a worker finds nothing more to do. It says whether that was the last one, and all is filled.
+func (f *filler) end() bool {
 	f.mu.Lock()
 	f.left--
 	last := f.left == 0
@@ -178,5 +183,7 @@ func (f *filler) end() {
 	if last && f.s.ctx.Err() == nil {
 		f.s.filled.Store(true)
 		f.s.h.log.Info("everything is resident: the source is needed no more", "seconds", time.Since(f.s.began).Seconds())
+		return true
 	}
+	return false
 }

@@ -19,8 +19,8 @@ type Options struct {
 	SourceStatus func() SourceStatus // how it is, for the status; may be nil
 	Logger       *slog.Logger
 
-	// NoFill leaves out the background fill: only what is touched is fetched, and what follows where the guest goes on
-	// and on.
+	// NoFill leaves out the background fill, and what is fetched around a fault: only what is touched is fetched, a page
+	// at a time.
 	NoFill bool
 	// FillWorkers is how many reads of the background fill are under way at once. Default 3.
 	FillWorkers int
@@ -37,6 +37,12 @@ type Options struct {
 
 	// afterRead lets a test act between the reading of events and their effect.
 	afterRead func(*uffd.Messages)
+	// sampleEvery and sampleSeed let a test hold back more than one page of 256, and know which; after is time.After.
+	sampleEvery int
+	sampleSeed  uint64
+	after       func(time.Duration) <-chan time.Time
+	// killed has a session end as if its process was killed, pages that are held back included.
+	killed bool
 }
 
 // Hook serves one image to one VMM.
@@ -59,6 +65,9 @@ func New(ctx context.Context, o Options) (*Hook, error) {
 	}
 	if o.FillWorkers <= 0 {
 		o.FillWorkers = 3
+	}
+	if o.after == nil {
+		o.after = time.After
 	}
 	size := o.Source.Size()
 	if size <= 0 || size >= maxAddress {

@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
-
-	"lsad/kvmhook/uffd"
 )
 
 // Kept is what another hook needs to go on where one was killed, if somebody else has it open too: the userfaultfd, and
@@ -30,7 +28,7 @@ const (
 	keptImage   = 1 // size of the image, in bytes
 	keptTaking  = 2 // 1 while events are taken
 	keptRegions = 3 // how many
-	keptFirst   = 4 // four words for each: base, size, offset, size of a page; then their pages' bits
+	keptFirst   = 4 // four words for each: base, size, offset, size of a page; then their pages' bits; see keptIdentity
 
 	keptRegion = 4
 	// keptName changes with the layout.
@@ -47,11 +45,13 @@ type kept struct {
 func bitWords(r Region) int { return int((r.Size/r.PageSize + 63) / 64) }
 
 // newKept makes the memory file of a VMM that has just come.
-func newKept(regions []Region, image int64) (*kept, error) {
+func newKept(regions []Region, image int64, identity string) (*kept, error) {
 	n := keptFirst
 	for _, r := range regions {
 		n += keptRegion + bitWords(r)
 	}
+	at := n
+	n += identityWords(identity)
 	fd, err := unix.MemfdCreate("lsad-hook", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("memory file: %w", err)
@@ -71,6 +71,7 @@ func newKept(regions []Region, image int64) (*kept, error) {
 			k.words[keptFirst+keptRegion*i+j].Store(v)
 		}
 	}
+	k.writeIdentity(at, identity)
 	k.words[keptMagic].Store(keptName)
 	return k, nil
 }
@@ -91,20 +92,21 @@ func mapKept(f *os.File) (*kept, error) {
 	return &kept{f, mem, asWords(mem)}, nil
 }
 
-// openKept reads the memory file that an earlier hook left. On an error it is closed.
-func openKept(f *os.File, image int64) (k *kept, regions []Region, err error) {
+// openKept reads the memory file that an earlier hook left of an image of this source. On an error it is closed.
+func openKept(f *os.File, src Source) (k *kept, regions []Region, err error) {
 	k, err = mapKept(f)
 	if err != nil {
 		return nil, nil, errors.Join(err, f.Close())
 	}
-	if regions, err = k.read(image); err != nil {
+	if regions, err = k.read(src); err != nil {
 		k.close()
 		return nil, nil, err
 	}
 	return k, regions, nil
 }
 
-func (k *kept) read(image int64) ([]Region, error) {
+func (k *kept) read(src Source) ([]Region, error) {
+	image := src.Size()
 	word := func(i int) uint64 { return k.words[i].Load() }
 	n := word(keptRegions)
 	switch {
@@ -130,7 +132,10 @@ func (k *kept) read(image int64) ([]Region, error) {
 		}
 		regions[i], at = r, at+bitWords(r)
 	}
-	return regions, checkRegions(regions, image)
+	if err := checkRegions(regions, image); err != nil {
+		return nil, err
+	}
+	return regions, k.checkIdentity(at, src)
 }
 
 // attach has a mapping note in the file what is settled, and know what is already.
@@ -168,51 +173,5 @@ func (k *kept) close() {
 	if k != nil {
 		unix.Munmap(k.mem)
 		k.file.Close()
-	}
-}
-
-// keep makes the memory file and hands it on. Without it the VM is served all the same.
-func (h *Hook) keep(fd *uffd.FD, regions []Region) *kept {
-	if h.o.Keep == nil {
-		return nil
-	}
-	k, err := newKept(regions, h.o.Source.Size())
-	if err == nil {
-		if err = h.o.Keep(fd.Fd(), int(k.file.Fd())); err != nil {
-			k.close()
-		}
-	}
-	if err != nil {
-		h.log.Warn("if this hook is killed, no other can go on", "error", err)
-		return nil
-	}
-	return k
-}
-
-// resume goes on where an earlier hook was.
-func (h *Hook) resume(from *Kept) (*session, error) {
-	n, err := unix.FcntlInt(from.Userfault.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err = errors.Join(err, from.Userfault.Close()); err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: %w", ErrNotKept, err), from.State.Close())
-	}
-	fd, err := uffd.FromDescriptor(n)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: %w", ErrNotKept, err), from.State.Close())
-	}
-	k, regions, err := openKept(from.State, h.o.Source.Size())
-	if err != nil {
-		return nil, errors.Join(err, fd.Close())
-	}
-	s := newSession(h, fd, regions, k)
-	for _, m := range *s.maps.Load() {
-		h.stats.present.Add(m.settledData() * m.page)
-	}
-	return s, nil
-}
-
-// wakeAll has everyone who waits for a page ask again: the hook that was asked is no more.
-func (s *session) wakeAll() {
-	for _, m := range *s.maps.Load() {
-		s.fd.Wake(m.base.Load(), m.size) // fails only where nobody can wait
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"testing"
 
@@ -73,10 +74,67 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// namedSource is an image with an identity.
+type namedSource struct {
+	*memSource
+	name string
+}
+
+func (s *namedSource) Identity() string { return s.name }
+
+func (s *namedSource) Same(identity string) error {
+	if identity != s.name {
+		return fmt.Errorf("%w: %q, not %q", ErrSource, s.name, identity)
+	}
+	return nil
+}
+
+// The image that goes by the name now is another one of the same size. It must not be mixed with the first. Where an
+// earlier version of this program kept nothing of it, or the source has no identity, there is nothing to compare.
+func TestResumeOtherImage(t *testing.T) {
+	const pages = 64
+	resume := func(first, then Source) error {
+		t.Helper()
+		var k keep
+		r := newRig(t, Options{Source: first, NoFill: true, Keep: k.take})
+		v := startVMM(t)
+		v.do(order{Op: "map", Socket: r.socket, Version: 3, Regions: small(pages)})
+		check(t, v, order{First: 10, Last: 12}, 0)
+		r.cancel()
+		<-r.done
+		next := newRig(t, Options{Source: then, NoFill: true, Resume: k.kept()})
+		v.start(order{Op: "touch", First: 20, Last: 21})
+		eventually(t, "the second hook", func() bool {
+			select {
+			case <-next.done:
+				return true
+			default:
+				return next.Status().FetchedFaults > 0
+			}
+		})
+		next.cancel()
+		<-next.done
+		return next.err
+	}
+	one, other := &namedSource{newMemSource(pages), "one"}, &namedSource{newMemSource(pages), "another"}
+	if err := resume(one, other); !errors.Is(err, ErrNotKept) || !errors.Is(err, ErrSource) {
+		t.Errorf("another image: %v", err)
+	}
+	for _, then := range []Source{one, other.memSource} {
+		if err := resume(one, then); !errors.Is(err, context.Canceled) {
+			t.Errorf("%T: %v", then, err)
+		}
+	}
+	if err := resume(one.memSource, one); !errors.Is(err, context.Canceled) {
+		t.Errorf("nothing was known: %v", err)
+	}
+}
+
 // What was kept is not believed.
 func TestResumeRefuses(t *testing.T) {
 	regions := []Region{{Base: 1 << 30, Size: 64 * smallPage, PageSize: smallPage}}
 	const image = 64 * smallPage
+	src := &namedSource{newMemSource(64), "the image"}
 	tests := map[string]func(p []byte) []byte{
 		"empty":            func([]byte) []byte { return nil },
 		"no magic":         func(p []byte) []byte { p[0]++; return p },
@@ -86,11 +144,15 @@ func TestResumeRefuses(t *testing.T) {
 		"too many":         func(p []byte) []byte { p[25] = 1; return p },
 		"beyond the image": func(p []byte) []byte { binary.NativeEndian.PutUint64(p[48:], smallPage); return p },
 		"odd page":         func(p []byte) []byte { p[56]++; return p },
-		"too short":        func(p []byte) []byte { return p[:len(p)-8] },
+		"too short":        func(p []byte) []byte { return p[:len(p)-4*8] },
+		"identity cut off": func(p []byte) []byte { return p[:len(p)-8] },
+		"identity of none": func(p []byte) []byte { p[len(p)-3*8] = 0; return p },
+		"identity of many": func(p []byte) []byte { p[len(p)-3*8+7] = 0xFF; return p },
+		"another identity": func(p []byte) []byte { p[len(p)-2*8]++; return p },
 		"not whole words":  func(p []byte) []byte { return p[:len(p)-1] },
 	}
 	for name, spoil := range tests {
-		k, err := newKept(regions, image)
+		k, err := newKept(regions, image, src.name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +166,7 @@ func TestResumeRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := openKept(f, image); !errors.Is(err, ErrNotKept) && !errors.Is(err, ErrHandshake) {
+		if _, _, err := openKept(f, src); !errors.Is(err, ErrNotKept) && !errors.Is(err, ErrHandshake) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if err := f.Close(); !errors.Is(err, os.ErrClosed) {

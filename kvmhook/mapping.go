@@ -11,6 +11,7 @@ const (
 	fetching        // its content has been asked for
 	settled         // it is there, or was removed: content must not come any more
 	poisoned
+	held // its content has come, and is held back to see whether somebody asks for it
 )
 
 // mapping is a region with what is known of its pages.
@@ -29,6 +30,10 @@ type mapping struct {
 	// ahead is where recent fetches ended, each the start of what a sequential reader wants next.
 	ahead    [8]stream
 	aheadPos int
+
+	sample *sampler          // nil: nothing is held back, or nothing more
+	chosen map[int]bool      // fetching pages that are to be held back, and whether somebody waits for them
+	held   map[int]*heldPage // those in state held
 }
 
 // stream is a sequential access that seems to be under way.
@@ -85,29 +90,45 @@ const (
 	fetchRun                 // fetch [first, last), marked so
 	underWay                 // somebody fetches it
 	giveError                // it is poisoned
+	giveHeld                 // it is held back
 )
+
+// extent is how many pages to take: about a lone fault, and at most.
+type extent struct{ base, most int }
+
+// zeroExtent is the extent of pages of zeros: they cost nothing but the look at their pages.
+func (m *mapping) zeroExtent(e extent) extent {
+	if m.page != smallPage {
+		return e
+	}
+	return extent{max(e.base, leastZeros), mostFetch / smallPage}
+}
 
 // leastZeros is how many pages of zeros a lone fault gets, where they are small.
 const leastZeros = 8
 
-// decide says what to do about a fault, and marks the pages that it concerns. base is how many pages a fetch has
-// where nothing is known of the access, most the largest number.
-func (m *mapping) decide(page, base, most int) (v verdict, first, last int) {
+// decide says what to do about a fault, and marks the pages that it concerns. e is for pages with content.
+func (m *mapping) decide(page int, e extent) (v verdict, first, last int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch m.states[page] {
 	case settled:
 		return giveZeros, page, page + 1
 	case fetching:
+		if _, ok := m.chosen[page]; ok {
+			m.chosen[page] = true
+		}
 		return underWay, page, page + 1
+	case held:
+		return giveHeld, page, page + 1
 	case poisoned:
 		return giveError, page, page + 1
 	}
 	zero := m.zero(page)
-	if zero { // zeros cost nothing but the look at their pages
-		base = min(max(base, leastZeros), most)
+	if zero {
+		e = m.zeroExtent(e)
 	}
-	want := m.predict(page, base, most)
+	want := m.predict(page, e)
 	first, last = m.around(page, want, zero)
 	m.remember(last, want)
 	if zero {
@@ -115,18 +136,19 @@ func (m *mapping) decide(page, base, most int) (v verdict, first, last int) {
 		return giveZeros, first, last
 	}
 	m.mark(first, last, fetching)
+	m.choose(first, last, page)
 	return fetchRun, first, last
 }
 
 // predict is how many pages to take: twice the last time's for a reader that goes on where it ended.
-func (m *mapping) predict(page, base, most int) int {
+func (m *mapping) predict(page int, e extent) int {
 	for i := range m.ahead {
 		if s := &m.ahead[i]; s.next == page {
 			s.next = -1
-			return max(base, min(2*s.pages, most))
+			return max(e.base, min(2*s.pages, e.most))
 		}
 	}
-	return base
+	return e.base
 }
 
 func (m *mapping) remember(next, pages int) {
@@ -155,6 +177,9 @@ func (m *mapping) mark(first, last int, state uint8) {
 // set changes the state of a page. mu is held.
 func (m *mapping) set(page int, state uint8) {
 	m.states[page] = state
+	if state != fetching {
+		delete(m.chosen, page)
+	}
 	if state == settled && m.kept != nil {
 		m.kept[page/64].Or(1 << (page % 64))
 	}
@@ -198,6 +223,7 @@ func (m *mapping) claim(from, to, n int) (first, last int, ok bool) {
 	for last = first; last < to && last-first < n && fits(last); last++ {
 		m.states[last] = fetching
 	}
+	m.choose(first, last, -1)
 	return first, last, true
 }
 
@@ -226,8 +252,8 @@ func (m *mapping) change(first, last int, from, to uint8) (n int) {
 }
 
 // remove settles [first, last) whatever they were, except that what is lost stays so until it is removed: then its
-// content matters no more. It returns how many were missing and fetching; those never come.
-func (m *mapping) remove(first, last int) (gone, asked int) {
+// content matters no more. It returns how many were missing, fetching and held back; those never come.
+func (m *mapping) remove(first, last int) (gone, asked, dropped int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := first; i < last; i++ {
@@ -238,8 +264,11 @@ func (m *mapping) remove(first, last int) (gone, asked int) {
 			}
 		case fetching:
 			asked++
+		case held:
+			delete(m.held, i)
+			dropped++
 		}
 		m.set(i, settled)
 	}
-	return gone, asked
+	return gone, asked, dropped
 }

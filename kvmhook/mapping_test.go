@@ -34,7 +34,7 @@ func TestEveryPageOnce(t *testing.T) {
 		}
 		for range 400 {
 			page := rng.IntN(pages)
-			switch v, first, last := m.decide(page, 1<<rng.IntN(5), 128); v {
+			switch v, first, last := m.decide(page, extent{1 << rng.IntN(5), 128}); v {
 			case fetchRun:
 				if page < first || page >= last {
 					t.Fatalf("seed %d: page %d is not in [%d, %d)", seed, page, first, last)
@@ -66,7 +66,7 @@ func TestPredict(t *testing.T) {
 	m := testMapping(4096, func(int) bool { return false })
 	page, sizes := 0, []int{}
 	for len(sizes) < 8 {
-		_, _, last := m.decide(page, 4, 128)
+		_, _, last := m.decide(page, extent{4, 128})
 		sizes = append(sizes, last-page)
 		page = last
 	}
@@ -76,7 +76,7 @@ func TestPredict(t *testing.T) {
 		}
 	}
 	for _, page := range []int{1001, 3001, 2001, 901} {
-		if _, first, last := m.decide(page, 4, 128); last-first != 4 || first%4 != 0 {
+		if _, first, last := m.decide(page, extent{4, 128}); last-first != 4 || first%4 != 0 {
 			t.Errorf("a lone fault at %d takes [%d, %d)", page, first, last)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"time"
@@ -18,21 +19,21 @@ import (
 const maxStatus = 1 << 20
 
 // Handler serves GET /v1/status, a Status as JSON, and GET /metrics, for Prometheus.
-func (h *Hook) Handler() http.Handler {
+func Handler(status func() Status) http.Handler {
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), exporter{h})
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), exporter{status})
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(h.Status()) // an error means that the client has gone
+		json.NewEncoder(w).Encode(status()) // an error means that the client has gone
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
 	return mux
 }
 
 // Monitor serves Handler on l until ctx ends.
-func (h *Hook) Monitor(ctx context.Context, l net.Listener) error {
-	srv := &http.Server{Handler: h.Handler(), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second}
+func Monitor(ctx context.Context, l net.Listener, status func() Status) error {
+	srv := &http.Server{Handler: Handler(status), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
 	if err := srv.Serve(l); ctx.Err() == nil {
@@ -69,7 +70,7 @@ func ReadStatus(ctx context.Context, path string) (Status, error) {
 }
 
 // exporter makes metrics of a status when it is asked.
-type exporter struct{ h *Hook }
+type exporter struct{ status func() Status }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("lsad_hook_"+name, help, labels, nil)
@@ -77,7 +78,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	descFaults   = desc("faults_total", "Page faults read from the kernel.")
-	descAnswered = desc("faults_answered_total", "Page faults by how they were answered: zeros, fetched, waited for content under way, spurious, or lost.", "how")
+	descAnswered = desc("faults_answered_total", "Page faults by how they were answered: zeros, fetched, waited for content under way, with a page that was held back, spurious, or lost.", "how")
 	descInstall  = desc("installed_bytes_total", "Content put into the guest: demanded by a fault, around such a page, or by the background fill.", "why")
 	descRead     = desc("source_read_bytes_total", "Bytes read from the source, holes within a read included.")
 	descDropped  = desc("source_dropped_bytes_total", "Bytes read that were removed before they could be installed.")
@@ -91,6 +92,11 @@ var (
 	descLatency  = desc("fault_latency_seconds", "Time from reading a fault to its page being there.")
 	descOutage   = desc("source_outage_seconds", "How long the source has been out of reach.")
 	descDirect   = desc("source_direct_bytes_total", "Bytes read from the devices of the server on this machine, past it.")
+	descHeld     = desc("held_pages", "Prefetched pages that are held back now, to see whether they are used.")
+	descSampled  = desc("sampled_pages_total", "Prefetched pages that were to be held back, by what became of them: used, dropped (removed) or released unused.", "how")
+	descShare    = desc("prefetched_used_share", "Estimate, from pages held back at random: share of the prefetch that was used so far. low and high bound it with a confidence of 95 %.", "bound")
+	descUsed     = desc("prefetched_used_bytes", "Estimate, from pages held back at random: bytes that were prefetched and used so far.")
+	descWasted   = desc("prefetched_wasted_bytes", "Estimate, from pages held back at random: bytes that were prefetched and not used so far.")
 	descReconn   = desc("source_reconnects_total", "Connections to the source that were made anew.")
 )
 
@@ -99,7 +105,7 @@ func (exporter) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
 func (e exporter) Collect(ch chan<- prometheus.Metric) {
-	st := e.h.Status()
+	st := e.status()
 	send := func(kind prometheus.ValueType) func(d *prometheus.Desc, v float64, labels ...string) {
 		return func(d *prometheus.Desc, v float64, labels ...string) {
 			ch <- prometheus.MustNewConstMetric(d, kind, v, labels...)
@@ -110,6 +116,7 @@ func (e exporter) Collect(ch chan<- prometheus.Metric) {
 	counter(descAnswered, float64(st.ZeroFaults), "zeros")
 	counter(descAnswered, float64(st.FetchedFaults), "fetched")
 	counter(descAnswered, float64(st.WaitedFaults), "waited")
+	counter(descAnswered, float64(st.HeldFaults), "held")
 	counter(descAnswered, float64(st.SpuriousFaults), "spurious")
 	counter(descAnswered, float64(st.LostFaults), "lost")
 	counter(descInstall, float64(st.DemandedBytes), "demanded")
@@ -123,6 +130,20 @@ func (e exporter) Collect(ch chan<- prometheus.Metric) {
 	counter(descRetries, float64(st.Retries))
 	gauge(descContent, float64(st.ContentBytes))
 	gauge(descResident, float64(st.ResidentBytes))
+	p := st.Prefetch
+	gauge(descHeld, float64(p.HeldPages))
+	counter(descSampled, float64(p.UsedPages), "used")
+	counter(descSampled, float64(p.DroppedPages), "dropped")
+	counter(descSampled, float64(p.ReleasedPages), "released")
+	share, low, high, used, wasted := math.NaN(), math.NaN(), math.NaN(), math.NaN(), math.NaN() // nothing is known yet
+	if e := p.Estimate; e != nil {
+		share, low, high, used, wasted = e.UsedShare, e.Low, e.High, float64(e.UsedBytes), float64(e.WastedBytes)
+	}
+	gauge(descShare, share, "estimate")
+	gauge(descShare, low, "low")
+	gauge(descShare, high, "high")
+	gauge(descUsed, used)
+	gauge(descWasted, wasted)
 	serving := 0.0
 	if st.State == StateServing || st.State == StateFilled {
 		serving = 1

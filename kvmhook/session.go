@@ -35,8 +35,9 @@ type session struct {
 	fail context.CancelCauseFunc
 	wake int // eventfd that ends the reader's wait
 
-	mapped  []byte // the image, where the source is mapped
-	near    Near   // the source, where it may have content at hand
+	mapped  []byte    // the image, where the source is mapped
+	near    Near      // the source, where it may have content at hand
+	room    *heldRoom // for pages that are held back; nil: none are
 	fetches fetchPool
 	base    atomic.Int64 // bytes to fetch around a lone fault
 	filled  atomic.Bool  // the fill has come to its end
@@ -68,6 +69,7 @@ func newSession(h *Hook, fd *uffd.FD, regions []Region, k *kept) *session {
 		s.data += m.dataPages() * m.page
 		maps = append(maps, m)
 	}
+	s.sample(maps)
 	s.setMaps(maps)
 	s.base.Store(leastFetch)
 	return s
@@ -122,6 +124,10 @@ func (s *session) run(ctx context.Context, conn *net.UnixConn) error {
 	wg.Wait()
 	s.fetches.wait()
 	err = context.Cause(s.ctx)
+	// After an error of the memory it is not known whether everything was applied that events said.
+	if err != errGone && !errors.Is(err, ErrMemory) && !s.h.o.killed {
+		s.release(true) // what fails stays to be fetched by who goes on
+	}
 	s.ended.Store(true)
 	s.close()
 	return err
@@ -134,6 +140,7 @@ func (s *session) close() {
 	s.fd.Close()
 	s.kept.close()
 	s.fetches.close()
+	s.room.close()
 	if s.zeroes != nil {
 		uffd.Unmap(s.zeroes)
 	}

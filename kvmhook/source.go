@@ -27,3 +27,15 @@ type Near interface {
 
 // Completion is told the outcome of a read that was begun.
 type Completion interface{ Done(err error) }
+
+// Identified is a Source that can tell its image from others, also where they have the same name.
+type Identified interface {
+	Source
+	// Identity is a text, of at most maxIdentity bytes, that means something to Same; "" if nothing is known.
+	Identity() string
+	// Same compares with the image that had this identity, in another process perhaps. The error says what differs.
+	Same(identity string) error
+}
+
+// maxIdentity bounds the identity of an image, in bytes.
+const maxIdentity = 4 << 10

@@ -30,6 +30,11 @@ type counters struct {
 	spared     counter // bytes of content that were removed before they were asked for
 	poisoned   counter // bytes
 	present    counter // bytes of content that somebody else had put there, or unmapped
+	filledHuge counter // bytes of filled that are huge pages
+
+	heldFaults counter        // faults answered with a page that was held back
+	held       counter        // pages held back now
+	fates      [fates]counter // pages that were to be held back
 
 	latency      [latencyBuckets]atomic.Int64
 	latencySumUs atomic.Int64

@@ -7,9 +7,10 @@ type State string
 
 // States.
 const (
+	StateOpening State = "opening" // the source, before there is a hook
 	StateWaiting State = "waiting" // for a VMM
 	StateServing State = "serving"
-	StateFilled  State = "filled" // serving, with all content resident
+	StateFilled  State = "filled" // serving, with all content resident or held back
 	StateEnded   State = "ended"
 )
 
@@ -30,6 +31,7 @@ type Status struct {
 	ZeroFaults     int64 `json:"zero_faults"`     // answered with zeros: holes and removed pages
 	FetchedFaults  int64 `json:"fetched_faults"`  // for which content was asked
 	WaitedFaults   int64 `json:"waited_faults"`   // on pages that were on their way already
+	HeldFaults     int64 `json:"held_faults"`     // on pages that were held back, to see whether they are used
 	SpuriousFaults int64 `json:"spurious_faults"` // on pages that had come meanwhile
 	LostFaults     int64 `json:"lost_faults"`     // answered with a memory error
 
@@ -37,7 +39,7 @@ type Status struct {
 	AroundBytes   int64 `json:"around_bytes"`   // installed as neighbours of those
 	FilledBytes   int64 `json:"filled_bytes"`   // installed by the background fill
 	ReadBytes     int64 `json:"read_bytes"`     // read from the source, holes within a read included
-	DroppedBytes  int64 `json:"dropped_bytes"`  // read, and removed before they could be installed
+	DroppedBytes  int64 `json:"dropped_bytes"`  // read, and removed before they were installed
 	RemovedBytes  int64 `json:"removed_bytes"`  // removed by the VMM
 	PoisonedBytes int64 `json:"poisoned_bytes"`
 	// NotTransferredBytes are the holes, and the content that was removed before anybody asked for it.
@@ -45,7 +47,9 @@ type Status struct {
 	// Retries is how often the kernel put an installation off because the memory was changing.
 	Retries int64 `json:"retries"`
 
-	Source SourceStatus `json:"source"`
+	// Prefetch is how much use there is in what is installed around faults and by the fill.
+	Prefetch Prefetch     `json:"prefetch"`
+	Source   SourceStatus `json:"source"`
 	// Latency of faults, from when they were read to when their page was there.
 	Latency Latency `json:"latency"`
 }
@@ -75,13 +79,14 @@ func (h *Hook) Status() Status {
 	st.MappedBytes, st.ContentBytes = s.total, s.data
 	c := &h.stats
 	for to, from := range map[*int64]*counter{
-		&st.Faults: &c.faults, &st.ZeroFaults: &c.zero, &st.FetchedFaults: &c.fetched, &st.WaitedFaults: &c.underWay,
+		&st.Faults: &c.faults, &st.ZeroFaults: &c.zero, &st.FetchedFaults: &c.fetched, &st.WaitedFaults: &c.underWay, &st.HeldFaults: &c.heldFaults,
 		&st.SpuriousFaults: &c.spurious, &st.LostFaults: &c.lost, &st.DemandedBytes: &c.demandPage, &st.AroundBytes: &c.around,
 		&st.FilledBytes: &c.filled, &st.ReadBytes: &c.read, &st.DroppedBytes: &c.dropped, &st.RemovedBytes: &c.removals,
 		&st.PoisonedBytes: &c.poisoned, &st.Retries: &c.retried,
 	} {
 		*to = from.Load()
 	}
+	st.Prefetch = c.prefetch()
 	spared := c.spared.Load()
 	st.NotTransferredBytes = st.MappedBytes - st.ContentBytes + spared
 	st.ResidentBytes = min(st.ContentBytes, st.DemandedBytes+st.AroundBytes+st.FilledBytes+spared+st.DroppedBytes+c.present.Load())

@@ -70,6 +70,12 @@ func (h *Handle) Size() int64 {
 // ReadOnly says whether writes are refused.
 func (h *Handle) ReadOnly() bool { return h.readOnly }
 
+// Volume is the identity of the volume, whatever it is called now; no other ever has it.
+func (h *Handle) Volume() uint64 { return h.v.ID }
+
+// Layer is the identity of what a snapshot holds, 0 for the volume itself.
+func (h *Handle) Layer() uint64 { return h.layer }
+
 // head is the layer that the handle reads.
 func (h *Handle) head() uint64 {
 	if h.snapshot != "" {

@@ -63,7 +63,7 @@ func (c *catalog) Open(name string, client nbd.Client) (nbd.Export, error) {
 	if err != nil {
 		return nil, err
 	}
-	e, err := c.limit(&export{Handle: h, info: nbd.ExportInfo{Name: name, Description: c.describe(name, h.Size())}, client: who, errors: c.errors})
+	e, err := c.limit(&export{Handle: h, info: nbd.ExportInfo{Name: name, Description: c.describe(h, h.Size())}, client: who, errors: c.errors})
 	if err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
@@ -74,7 +74,7 @@ func (c *catalog) Open(name string, client nbd.Client) (nbd.Export, error) {
 func (c *catalog) limit(e *export) (nbd.Export, error) {
 	volume, _, _ := strings.Cut(e.info.Name, "@")
 	v, err := c.array.Volume(volume)
-	if err != nil {
+	if err != nil || v.ID != e.Volume() {
 		return nil, fmt.Errorf("%w %q", nbd.ErrUnknownExport, e.info.Name) // it was renamed at this moment
 	}
 	switch memsvc.Classify(volume, v.Attributes) {
@@ -86,7 +86,7 @@ func (c *catalog) limit(e *export) (nbd.Export, error) {
 			return nil, err
 		}
 		ram := info.Manifest.RAM()
-		e.info.Description = "memory of a VM, " + strings.TrimPrefix(c.describe(volume, ram), "volume of ")
+		e.info.Description = "memory of a VM, " + strings.TrimPrefix(c.describe(e.Handle, ram), "volume of ")
 		return &imageExport{e, ram}, nil
 	}
 	return e, nil
@@ -102,18 +102,16 @@ type imageExport struct {
 func (e *imageExport) Size() int64 { return e.ram }
 
 // describe says what an export is, and which incarnation of it: that changes when writes that were acknowledged may
-// have been lost, and is another one for another volume of the same name. Who reconnects compares (lsad attach).
-func (c *catalog) describe(name string, bytes int64) string {
-	volume, _, isSnapshot := strings.Cut(name, "@")
-	what := "volume of "
-	if isSnapshot {
-		what = "snapshot of "
+// have been lost, and is another one for another volume of the same name. Who reconnects compares (lsad attach, lsad
+// hook). It is about what is open, not about what has that name by now. Volumes of two arrays may have the same number,
+// and so may two snapshots of one volume; hence the rest.
+func (c *catalog) describe(h *lsa.Handle, bytes int64) string {
+	what, layer := "volume of ", ""
+	if h.Layer() != 0 {
+		what, layer = "snapshot of ", fmt.Sprintf(", layer %x", h.Layer())
 	}
-	v, err := c.array.Volume(volume)
-	if err != nil {
-		return what + size(bytes) // it is being deleted: without an incarnation nobody reconnects to it
-	}
-	return fmt.Sprintf("%s%s, incarnation %016x-%x", what, size(bytes), c.array.Status().Incarnation, v.ID)
+	st := c.array.Status()
+	return fmt.Sprintf("%s%s, incarnation %016x-%x%s, array %s", what, size(bytes), st.Incarnation, h.Volume(), layer, st.Array)
 }
 
 // defaultExport is the only volume, or the first of those that the settings name.

@@ -416,7 +416,7 @@ func TestHookDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := httptest.NewRecorder()
-	h.Handler().ServeHTTP(out, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	kvmhook.Handler(h.Status).ServeHTTP(out, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	for _, name := range regexp.MustCompile("`(lsad_hook_[a-z_]+)").FindAllStringSubmatch(string(page), -1) {
 		if !strings.Contains(out.Body.String(), "# TYPE "+name[1]+" ") {
 			t.Errorf("there is no metric %s", name[1])

@@ -33,6 +33,15 @@ func newFakeSystemd(t *testing.T) *fakeSystemd {
 	return s
 }
 
+// start starts the service, with what was kept of it.
+func (s *fakeSystemd) start(dir, args string, kept []*os.File, names string) *process {
+	s.t.Helper()
+	// The process that systemd starts has its own number in LISTEN_PID.
+	cmd := exec.Command("sh", "-c", "LISTEN_PID=$$ exec "+lsadBinary+" "+strings.ReplaceAll(args, "?", `\?`))
+	cmd.ExtraFiles = kept
+	return launch(s.t, dir, []string{"NOTIFY_SOCKET=" + s.path, fmt.Sprintf("LISTEN_FDS=%d", len(kept)), "LISTEN_FDNAMES=" + names}, cmd)
+}
+
 // kept returns the descriptors that a service had kept, and their names, in the order in which they came.
 func (s *fakeSystemd) kept() (files []*os.File, names string) {
 	s.t.Helper()
@@ -72,8 +81,7 @@ func TestHookKilled(t *testing.T) {
 	dir, server := hookRig(t)
 	systemd := newFakeSystemd(t)
 	args := "hook --socket hook.sock --no-fill --image nbd+unix:///vm1?socket=lsad-data/nbd.sock"
-	env := []string{"NOTIFY_SOCKET=" + systemd.path}
-	p := waitHook(t, launch(t, dir, env, exec.Command(lsadBinary, strings.Fields(args)...)), "Waiting for a VMM")
+	p := waitHook(t, systemd.start(dir, args, nil, ""), "Waiting for a VMM")
 	v := bootVMM(t, dir)
 	files, names := systemd.kept()
 	touchVMM(t, v, 0, 100)
@@ -95,10 +103,7 @@ func TestHookKilled(t *testing.T) {
 	}
 	p.kill()
 	serveIn(t, dir, again...)
-	// The process that systemd starts has its own number in LISTEN_PID.
-	cmd := exec.Command("sh", "-c", "LISTEN_PID=$$ exec "+lsadBinary+" "+strings.ReplaceAll(args, "?", `\?`))
-	cmd.ExtraFiles = files
-	p = waitHook(t, launch(t, dir, append(env, fmt.Sprintf("LISTEN_FDS=%d", len(files)), "LISTEN_FDNAMES="+names), cmd), "Going on with the VM")
+	p = waitHook(t, systemd.start(dir, args, files, names), "Going on with the VM")
 	compareVMM(t, v, begun, 110)
 	touchVMM(t, v, 0, 64)
 	a, err := v.Do(vmmtest.Order{Op: vmmtest.OpTouch, First: 64, Last: 90}, hookPatience)

@@ -7,16 +7,19 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"lsad/kvmhook"
 )
 
-// Source is a mapped file. It implements kvmhook.Mapped.
+// Source is a mapped file. It implements kvmhook.Mapped and kvmhook.Identified.
 type Source struct {
-	file *os.File
-	mem  []byte
+	file     *os.File
+	mem      []byte
+	identity string
 }
 
 // Open maps a file, which must not change any more.
@@ -44,7 +47,9 @@ func mapped(f *os.File) (*Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map: %w", err)
 	}
-	return &Source{f, mem}, nil
+	st := info.Sys().(*syscall.Stat_t)
+	identity := fmt.Sprintf("file %d of device %#x, written at %s", st.Ino, st.Dev, info.ModTime().UTC().Format(time.RFC3339Nano))
+	return &Source{f, mem, identity}, nil
 }
 
 // Close unmaps the file. Nobody may use the source any more.
@@ -55,6 +60,17 @@ func (s *Source) Size() int64 { return int64(len(s.mem)) }
 
 // Bytes implements kvmhook.Mapped.
 func (s *Source) Bytes() []byte { return s.mem }
+
+// Identity implements kvmhook.Identified.
+func (s *Source) Identity() string { return s.identity }
+
+// Same implements kvmhook.Identified.
+func (s *Source) Same(identity string) error {
+	if identity != s.identity {
+		return fmt.Errorf("%w: %s is not the file that it was: it was %s and is %s", kvmhook.ErrSource, s.file.Name(), identity, s.identity)
+	}
+	return nil
+}
 
 // Zeros implements kvmhook.Source.
 func (s *Source) Zeros(ctx context.Context, fn func(off, n int64)) error {

@@ -142,3 +142,45 @@ func TestCutShort(t *testing.T) {
 		t.Errorf("a lost page was answered: %v", err)
 	}
 }
+
+// A file is told from one that took its place, and from itself after it was written.
+func TestSame(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "memory")
+	identity := func(then string) error {
+		t.Helper()
+		f, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		return f.Same(then)
+	}
+	write := func(to string, at time.Time) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(to, make([]byte, 4096), 0o600), os.Chtimes(to, at, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	then := time.Unix(1e9, 0)
+	write(path, then)
+	f, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	first := f.Identity()
+	if err := identity(first); err != nil {
+		t.Error(err)
+	}
+	write(path, then.Add(time.Second))
+	if err := identity(first); !errors.Is(err, kvmhook.ErrSource) {
+		t.Errorf("written: %v", err)
+	}
+	write(path+".new", then)
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	if err := identity(first); !errors.Is(err, kvmhook.ErrSource) {
+		t.Errorf("replaced: %v", err)
+	}
+}

@@ -25,8 +25,7 @@ type Source struct {
 // Places are where blocks of an image lie.
 type Places struct {
 	direct.Answer
-	// Export is how the server describes the image that it means, which has to be how it describes the one that is open
-	// over NBD.
+	// Export is how the server describes the image that it means, which has to be the one that is open over NBD.
 	Export string
 }
 
@@ -39,8 +38,8 @@ var errOther = errors.New("the server tells of another image")
 func New(n *nbdsource.Source, o nbdsource.Options, locate Locate) *Source {
 	ask := func(ctx context.Context, off int64, blocks int) (*direct.Answer, error) {
 		p, err := locate(ctx, off, blocks)
-		if err == nil && p.Export != n.Description() {
-			err = fmt.Errorf("%w: %q, not %q", errOther, p.Export, n.Description())
+		if err == nil && !n.Is(p.Export) {
+			err = fmt.Errorf("%w: %q, not %q", errOther, p.Export, n.Info().Description)
 		}
 		return &p.Answer, err
 	}

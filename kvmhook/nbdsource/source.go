@@ -2,12 +2,10 @@ package nbdsource
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"lsad/internal/nbdclient"
@@ -27,18 +25,20 @@ const (
 type Options struct {
 	// Connections to the server, at least 1. Default 4.
 	Connections int
-	// Timeout is how long an outage may last; 0 means for ever.
+	// Timeout is how long an outage may last, from when nothing came any more; 0 means for ever.
 	Timeout time.Duration
-	// StallTimeout is how long a server may be silent before a connection counts as lost. Default 10 s.
+	// StallTimeout is how long a server may be silent before a connection counts as lost. Default 10 s, and at most half
+	// of Timeout.
 	StallTimeout time.Duration
 	Logger       *slog.Logger
 }
 
-// Source is an export. It implements kvmhook.Source.
+// Source is an export. It implements kvmhook.Identified.
 type Source struct {
 	target nbdclient.Target
 	o      Options
-	info   nbdclient.Info
+	info   nbdclient.Info // of the first connection; every other has to agree with it
+	id     identity
 	links  []*link
 	next   atomic.Uint64 // of links[1:], in turn
 	slow   sync.WaitGroup
@@ -52,13 +52,6 @@ type Source struct {
 	since time.Time // the outage began; zero while there is none
 }
 
-// link is one connection that is made anew when it fails.
-type link struct {
-	s      *Source
-	client atomic.Pointer[nbdclient.Client] // nil while there is none
-	dial   chan struct{}                    // holds one token: who has it connects
-}
-
 // Open connects to an export once; the other connections follow when they are needed. Here an outage is an error at
 // once.
 func Open(ctx context.Context, target nbdclient.Target, o Options) (*Source, error) {
@@ -68,11 +61,18 @@ func Open(ctx context.Context, target nbdclient.Target, o Options) (*Source, err
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	c, err := target.Dial(ctx, nbdclient.ClientOptions{StallTimeout: o.StallTimeout})
+	s := &Source{target: target, o: o}
+	if o.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.Timeout)
+		defer cancel()
+	}
+	c, err := target.Dial(ctx, nbdclient.ClientOptions{StallTimeout: s.stall()})
 	if err != nil {
 		return nil, err
 	}
-	s := &Source{target: target, o: o, info: c.Info()}
+	s.info = c.Info()
+	s.id = identify(s.info.Description, s.info.ReadOnly())
 	if b := s.info.MinBlock; b > 4096 {
 		c.Close()
 		return nil, fmt.Errorf("%v: %w: it has blocks of %d bytes, pages have 4096", target, kvmhook.ErrSource, b)
@@ -117,14 +117,6 @@ func (s *Source) Size() int64 { return s.info.Size }
 
 // Info is what the server told.
 func (s *Source) Info() nbdclient.Info { return s.info }
-
-// Description is what the server says now of the export.
-func (s *Source) Description() string {
-	if c := s.links[0].client.Load(); c != nil {
-		return c.Info().Description
-	}
-	return s.info.Description
-}
 
 // Reconnects is how often a connection was made anew.
 func (s *Source) Reconnects() int64 { return s.reconnects.Load() }
@@ -185,29 +177,39 @@ type urgent struct {
 	p    []byte
 	off  int64
 	then kvmhook.Completion
+	// began is when it was asked for.
+	began time.Time
 }
 
 // Start implements kvmhook.Source.
 func (s *Source) Start(ctx context.Context, p []byte, off int64, then kvmhook.Completion) {
 	u := s.urgents.Get().(*urgent)
-	u.ctx, u.p, u.off, u.then = ctx, p, off, then
+	u.ctx, u.p, u.off, u.then, u.began = ctx, p, off, then, time.Now()
 	if c := s.links[0].client.Load(); c == nil || !c.Start(p, off, u) {
-		u.slowly()
+		u.slowly(nil)
 	}
 }
 
 // Done implements nbdclient.Completion.
 func (u *urgent) Done(err error) {
 	if err != nil {
-		u.slowly()
+		u.slowly(err)
 		return
 	}
 	u.tell(nil)
 }
 
-// slowly does what is left to do where waiting does no harm.
-func (u *urgent) slowly() {
-	u.s.slow.Go(func() { u.tell(u.s.readThrough(u.ctx, u.s.links[0], u.p, u.off)) })
+// slowly does what is left to do where waiting does no harm. err is why it was not done yet, if it was tried.
+func (u *urgent) slowly(err error) {
+	u.s.slow.Go(func() {
+		if err != nil && judge(err) == outage && u.s.ctx.Err() == nil {
+			if err := u.s.unreached(u.s.unheard(u.began), err); err != nil {
+				u.tell(err)
+				return
+			}
+		}
+		u.tell(u.s.readThrough(u.ctx, u.s.links[0], u.p, u.off))
+	})
 }
 
 func (u *urgent) tell(err error) {
@@ -215,166 +217,4 @@ func (u *urgent) tell(err error) {
 	*u = urgent{s: s}
 	s.urgents.Put(u)
 	then.Done(err)
-}
-
-// try does something with a connection, again and again until it is done, fails for good, or the outage has lasted
-// too long.
-func (s *Source) try(ctx context.Context, l *link, fn func(c *nbdclient.Client) error) error {
-	pause, refused := leastPause, 0
-	for {
-		c, err := l.get(ctx)
-		if err == nil {
-			if err = fn(c); err == nil {
-				s.reached()
-				return nil
-			}
-		}
-		switch kind := judge(err); {
-		case s.ctx.Err() != nil:
-			return fmt.Errorf("%w: closed", kvmhook.ErrSource)
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case kind == final:
-			return fmt.Errorf("%v: %w: %w", s.target, kvmhook.ErrSource, err)
-		case kind == damaged:
-			s.reached()
-			if refused++; refused == lostTries {
-				return fmt.Errorf("%v: %w: %w", s.target, kvmhook.ErrLost, err)
-			}
-			pause = lostPause
-		default:
-			if err := s.unreached(err); err != nil {
-				return err
-			}
-		}
-		if err := s.wait(ctx, pause); err != nil {
-			return err
-		}
-		pause = min(2*pause, mostPause)
-	}
-}
-
-// kind says what an error means for what was tried.
-type kind int
-
-const (
-	outage  kind = iota // it may work later, perhaps over another connection
-	damaged             // the server has the content no more, it says
-	final
-)
-
-func judge(err error) kind {
-	var remote *nbdclient.RemoteError
-	switch {
-	case errors.As(err, &remote):
-		switch remote.Errno {
-		case syscall.EIO:
-			return damaged
-		case syscall.ESHUTDOWN, syscall.ENOMEM:
-			return outage
-		}
-		return final
-	case errors.Is(err, errChanged), errors.Is(err, nbdclient.ErrURI), errors.Is(err, syscall.EINVAL):
-		return final
-	}
-	return outage
-}
-
-// reached notes that the server answers.
-func (s *Source) reached() {
-	s.mu.Lock()
-	ended := !s.since.IsZero()
-	lasted := time.Since(s.since)
-	s.since = time.Time{}
-	s.mu.Unlock()
-	if ended {
-		s.o.Logger.Info("the source answers again", "source", s.target.String(), "outage_seconds", lasted.Seconds())
-	}
-}
-
-// unreached notes that it does not, and says when that has lasted too long.
-func (s *Source) unreached(err error) error {
-	s.mu.Lock()
-	first := s.since.IsZero()
-	if first {
-		s.since = time.Now()
-	}
-	lasted := time.Since(s.since)
-	s.mu.Unlock()
-	if first {
-		s.o.Logger.Warn("the source does not answer: guests wait for their pages", "source", s.target.String(), "error", err)
-	}
-	if s.o.Timeout > 0 && lasted >= s.o.Timeout {
-		return fmt.Errorf("%v: %w: out of reach for %v: %w", s.target, kvmhook.ErrSource, lasted.Round(time.Millisecond), err)
-	}
-	return nil
-}
-
-func (s *Source) wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-s.ctx.Done():
-		return fmt.Errorf("%w: closed", kvmhook.ErrSource)
-	}
-}
-
-var errChanged = errors.New("it is not the image that it was")
-
-// get returns the connection, which is made if there is none or it has ended.
-func (l *link) get(ctx context.Context) (*nbdclient.Client, error) {
-	if c := l.client.Load(); c != nil && alive(c) {
-		return c, nil
-	}
-	select {
-	case <-l.dial:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-l.s.ctx.Done():
-		return nil, l.s.ctx.Err()
-	}
-	defer func() { l.dial <- struct{}{} }()
-	old := l.client.Load()
-	if old != nil && alive(old) {
-		return old, nil
-	}
-	if l.s.ctx.Err() != nil {
-		return nil, l.s.ctx.Err()
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stop := context.AfterFunc(l.s.ctx, cancel)
-	defer stop()
-	return l.connect(ctx, old)
-}
-
-func (l *link) connect(ctx context.Context, old *nbdclient.Client) (*nbdclient.Client, error) {
-	s := l.s
-	c, err := s.target.Dial(ctx, nbdclient.ClientOptions{StallTimeout: s.o.StallTimeout})
-	if err != nil {
-		return nil, err
-	}
-	if i := c.Info(); i.Size != s.info.Size || i.MinBlock != s.info.MinBlock || s.info.Allocation && !i.Allocation {
-		c.Close()
-		return nil, fmt.Errorf("%w: %d bytes, before %d", errChanged, i.Size, s.info.Size)
-	}
-	if old != nil {
-		old.Close()
-		s.reconnects.Add(1)
-	}
-	l.client.Store(c)
-	return c, nil
-}
-
-func alive(c *nbdclient.Client) bool {
-	select {
-	case <-c.Done():
-		return false
-	default:
-		return true
-	}
 }

@@ -51,11 +51,16 @@ func image() []byte {
 }
 
 // shelf is a catalog of one disk.
-type shelf struct{ disk *memexport.Disk }
+type shelf struct{ s *server }
 
 func (s *shelf) List() []nbd.ExportInfo { return []nbd.ExportInfo{{Name: "vm"}} }
 
-func (s *shelf) Open(string, nbd.Client) (nbd.Export, error) { return s.disk.Open(), nil }
+func (s *shelf) Open(string, nbd.Client) (nbd.Export, error) {
+	if d := s.s.says.Load(); d != nil {
+		return described{s.s.disk.Open(), d.description, d.sealed}, nil
+	}
+	return s.s.disk.Open(), nil
+}
 
 // server is an NBD server that can be stopped and started again at the same address.
 type server struct {
@@ -63,6 +68,7 @@ type server struct {
 	disk    *memexport.Disk
 	failing atomic.Int64 // reads of this page fail, unless negative
 	passing atomic.Int64 // so many times, unless zero
+	says    atomic.Pointer[described]
 	listen  func() (net.Listener, error)
 	stop    func()
 }
@@ -103,7 +109,7 @@ func unixServer(t testing.TB) (*server, nbdclient.Target) {
 
 func (s *server) start() {
 	s.t.Helper()
-	srv, err := nbd.New(nbd.Config{Catalog: &shelf{s.disk}})
+	srv, err := nbd.New(nbd.Config{Catalog: &shelf{s}})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -119,6 +125,10 @@ func (s *server) start() {
 		srv.Shutdown(ctx)
 		<-done
 	})
+}
+
+func (s *server) describe(text string, sealed bool) {
+	s.says.Store(&described{description: text, sealed: sealed})
 }
 
 type testLog struct{ t testing.TB }
