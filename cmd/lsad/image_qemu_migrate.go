@@ -108,7 +108,7 @@ func (m *migration) run(ctx context.Context, out io.Writer) (result qemu.Migrate
 	}
 	defer to.close()
 	o := qemu.MigrateOptions{
-		RAM: file, Monitor: monitor, Dial: to.dial, Resume: m.resume, Rate: m.rate.bytes(), HugePage: m.page.bytes(),
+		RAM: file, Monitor: monitor, Dial: to.dial, Runs: to.runs(), Resume: m.resume, Rate: m.rate.bytes(), HugePage: m.page.bytes(),
 		Patience: m.patience, FreePages: m.freePages(file),
 	}
 	if !m.resume {
@@ -184,10 +184,18 @@ func owners(out io.Writer, bar *bar) func(qemu.Progress) {
 		if p.Phase != phase {
 			phase = p.Phase
 			bar.end()
-			fmt.Fprintf(out, "%s: the VM is at the %s\n", phase, p.Owner) // for people
+			fmt.Fprintf(out, "%s: the VM is at the %s%s\n", phase, p.Owner, more(phase)) // for people
 		}
 		bar.show(admin.JobProgress{Step: string(p.Phase), DoneBytes: p.SentPages * qemu.PageSize, TotalBytes: p.TotalPages * qemu.PageSize})
 	}
+}
+
+// more is what people should know of a phase beside its name.
+func more(p qemu.Phase) string {
+	if p == qemu.Interrupted {
+		return "; waiting until it has begun to run there, 10 seconds at most: ending before would end it"
+	}
+	return ""
 }
 
 func (t *target) printMigrated(cmd *cobra.Command, r qemu.Migrated) error {

@@ -76,7 +76,7 @@ func (i *images) restore(ctx context.Context, name string, q admin.RestoreImage,
 		return none, err
 	}
 	defer d.close()
-	o.Dial = d.dial
+	o.Dial, o.Runs = d.dial, d.runs()
 	p, err := qemu.Restore(ctx, o)
 	r := restoredOf(p)
 	r.Prefetched, r.Recorded = len(order.Chunks), keeper.wait()
@@ -197,6 +197,8 @@ func phaseText(p qemu.Progress) string {
 	switch p.Phase {
 	case qemu.Running:
 		return "runs at the destination, which gets its memory"
+	case qemu.Interrupted:
+		return "interrupted: waiting until the destination has begun to run the VM, 10 seconds at most; ending before would end it there"
 	case qemu.Paused:
 		return "the destination is lost and waits (migrate-recover there); trying again"
 	case qemu.Resuming:

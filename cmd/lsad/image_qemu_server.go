@@ -280,6 +280,14 @@ func (d *destination) dial(ctx context.Context) (net.Conn, error) {
 	return conn, nil
 }
 
+// runs is qemu.RestoreOptions.Runs, if there is a monitor to ask.
+func (d *destination) runs() func(context.Context) error {
+	if d.qemu == nil {
+		return nil
+	}
+	return d.qemu.Runs
+}
+
 func dialer(a config.Addr) func(context.Context) (net.Conn, error) {
 	return func(ctx context.Context) (net.Conn, error) {
 		d := net.Dialer{Timeout: 10 * time.Second}

@@ -27,6 +27,8 @@ type MigrateOptions struct {
 	// ranges of the file, in bytes. It runs once the destination has the VM, beside the transfer; until it returns
 	// only what the destination asks for is sent. An error of it is reported and costs nothing else.
 	FreePages func(ctx context.Context, free func(off, n int64)) error
+	// Runs is as in RestoreOptions.
+	Runs func(ctx context.Context) error
 	// Resume says that an earlier Migrate has brought the VM to the destination, which has lost its source since.
 	// Listener and URI are not needed then.
 	Resume bool

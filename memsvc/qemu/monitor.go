@@ -3,6 +3,7 @@ package qemu
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"lsad/memsvc/qemu/qmp"
 )
@@ -73,6 +74,20 @@ func Receive(ctx context.Context, monitor *qmp.Client, uri string) (*Receiver, e
 
 // Found is the Receiver of a VM that runs, and has lost its source.
 func Found(monitor *qmp.Client, uri string) *Receiver { return &Receiver{monitor, uri} }
+
+// Runs waits until QEMU has a VM of its own: until it no longer waits for a migration. While it reads the state of devices
+// it does not answer.
+func (r *Receiver) Runs(ctx context.Context) error {
+	for {
+		status, err := r.monitor.Status(ctx)
+		if err != nil || status != "inmigrate" {
+			return err
+		}
+		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
 
 // Recover has QEMU listen again after the connection was lost. It fails as long as QEMU has not noticed that.
 func (r *Receiver) Recover(ctx context.Context) error {
