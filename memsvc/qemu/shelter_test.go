@@ -11,7 +11,6 @@ import (
 // window is a restore to a destination that waits in the middle of its start; it is interrupted when it was told to run.
 type window struct {
 	dst    *fakeDest
-	cancel context.CancelFunc
 	told   chan struct{} // it says that it waits
 	result chan error
 	p      Progress
