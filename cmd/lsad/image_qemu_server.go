@@ -271,6 +271,9 @@ func (d *destination) dial(ctx context.Context) (net.Conn, error) {
 	var again error
 	if d.monitor != nil && d.lost {
 		again = d.qemu.Recover(ctx) // it may listen already
+		if errors.Is(again, qemu.ErrEnded) {
+			return nil, again
+		}
 	}
 	conn, err := dialer(d.to)(ctx)
 	if err != nil {

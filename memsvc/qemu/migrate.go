@@ -21,7 +21,8 @@ type MigrateOptions struct {
 	Listener net.Listener
 	URI      string
 	// Dial connects to the destination, a QEMU with the same machine and the same name for its memory backend,
-	// which listens for a migration with post-copy switched on. It is called again after a connection was lost.
+	// which listens for a migration with post-copy switched on. It is called again after a connection was lost; ErrEnded
+	// as in RestoreOptions.
 	Dial func(ctx context.Context) (net.Conn, error)
 	// FreePages, if not nil, looks for pages that are free in the guest whose RAM is the file, and calls free for
 	// ranges of the file, in bytes. It runs once the destination has the VM, beside the transfer; until it returns
@@ -137,7 +138,7 @@ func (m *mover) again(ctx context.Context) (err error) {
 	if err := m.open(ctx, &State{Blocks: m.ram.blocks}); err != nil {
 		return err
 	}
-	m.session.progress.Owner = Destination
+	m.session.progress.Owner, m.session.progress.Ran = Destination, true
 	return m.session.recover(ctx, m.options(m.session.state), ErrLost)
 }
 

@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -89,7 +90,16 @@ func (r *Receiver) Runs(ctx context.Context) error {
 	}
 }
 
-// Recover has QEMU listen again after the connection was lost. It fails as long as QEMU has not noticed that.
+// Recover has QEMU listen again after the connection was lost. It fails as long as QEMU has not noticed that, and with
+// ErrEnded if there is no QEMU any more.
 func (r *Receiver) Recover(ctx context.Context) error {
+	err := r.recover(ctx)
+	if errors.Is(err, qmp.ErrClosed) {
+		return fmt.Errorf("%w: %w", ErrEnded, err)
+	}
+	return err
+}
+
+func (r *Receiver) recover(ctx context.Context) error {
 	return r.monitor.ExecuteNow(ctx, "migrate-recover", map[string]string{"uri": r.uri}, nil)
 }

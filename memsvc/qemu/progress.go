@@ -22,10 +22,12 @@ const (
 // Owner says who has the VM.
 type Owner string
 
-// The owners. Between what is stored and what runs there is no moment without owner or with two.
+// The owners. While all QEMUs live, between what is stored and what runs there is no moment without owner or with two.
 const (
 	Source      Owner = "source"
 	Destination Owner = "destination"
+	// Nobody: the destination's QEMU has ended, and the VM that was handed to it.
+	Nobody Owner = "nobody"
 )
 
 // Progress of a restore or a migration.

@@ -17,7 +17,7 @@ type RestoreOptions struct {
 	// Zero are pages known to read as zeros, which are not read. Pages may join while Restore runs.
 	Zero *PageSet
 	// Dial connects to the destination, a QEMU that listens for a migration. It is called again after a connection
-	// was lost.
+	// was lost. An error that is ErrEnded says that there is nothing left to find.
 	Dial func(ctx context.Context) (net.Conn, error)
 	// Runs, if not nil, waits until the destination no longer waits for a migration, as its monitor tells. It is called when
 	// ctx ends before the destination has shown that it runs, beside everything but Dial.
@@ -62,7 +62,7 @@ func Restore(ctx context.Context, o RestoreOptions) (Progress, error) {
 		defer s.record(r)()
 	}
 	if o.Resume {
-		s.progress.Owner = Destination
+		s.progress.Owner, s.progress.Ran = Destination, true
 		err = s.recover(ctx, o, ErrLost)
 	} else if err = s.deliver(ctx, o.Dial); err != nil && s.progress.Owner == Destination {
 		err = s.recover(ctx, o, err)
@@ -194,6 +194,10 @@ func (s *session) recover(ctx context.Context, o RestoreOptions, err error) erro
 		}
 		retry = min(2*retry, lastRetry)
 		conn, dialErr := o.Dial(ctx)
+		if errors.Is(dialErr, ErrEnded) {
+			s.progress.Owner = Nobody
+			return fmt.Errorf("%w: %w", dialErr, err)
+		}
 		if dialErr != nil {
 			s.tell(Paused)
 			continue

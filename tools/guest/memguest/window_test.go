@@ -108,8 +108,8 @@ func TestMigrateInterruptedEarly(t *testing.T) {
 	args := []string{"image", "migrate", "--ram", ram.Name(), "--qmp", src.Monitor}
 	said, code := interruptWhenRunning(t, ctx, append(args, "--to", "unix:"+farAway(t, to, 200*time.Millisecond), "--rate", "1MiB")...)
 	t.Logf("exit %d: %s", code, said)
-	if !strings.Contains(said, "interrupted: the VM is at the destination; waiting until it has begun") || !strings.Contains(said, "handed to the destination") {
-		t.Error("it does not say that it waits, or not who has the VM")
+	if code != 3 || !strings.Contains(said, "interrupted: the VM is at the destination; waiting until it has begun") || !strings.Contains(said, "handed to the destination") {
+		t.Error("it does not say that it waits, or not who has the VM, or not by its exit code")
 	}
 	paused(t, ctx, dst)
 	check(t, dst.QMP.ExecuteNow(ctx, "migrate-recover", map[string]string{"uri": "unix:" + to}, nil))
