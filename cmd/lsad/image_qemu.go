@@ -60,10 +60,12 @@ func imageRestore(t *target) *cobra.Command {
 	q := admin.RestoreImage{}
 	var rate, page sizeFlag
 	var patience, record time.Duration
+	var unforked *bool
 	cmd := &cobra.Command{
 		Use:   "restore NAME --qmp SOCKET | --to ADDR",
 		Short: "Resume a VM from an image in a QEMU that waits for it; it runs at once",
-		Long: `Resume a VM from an image in a QEMU that waits for it: started with the same arguments and -incoming defer. With
+		Long: `Resume a VM from an image in a QEMU that waits for it: started with the same arguments and -incoming defer, and
+with the disks of a fork if the image was made with its disks (lsad image fork): the image itself is refused then. With
 --qmp that QEMU is told what to do. On another host, tell it yourself: switch its capability postcopy-ram on,
 then migrate-incoming; and give --to.
 
@@ -93,6 +95,7 @@ it gets from another restore with --resume.` + exitCodes,
 				return config.Usagef("--record %v: for how long? A time such as 30s", record)
 			}
 			q.BytesPerSecond, q.PageBytes, q.PatienceSeconds, q.RecordSeconds = rate.bytes(), page.bytes(), patience.Seconds(), record.Seconds()
+			q.WithoutVolumes = *unforked
 			return t.restore(cmd, args[0], q)
 		},
 	}
@@ -102,6 +105,7 @@ it gets from another restore with --resume.` + exitCodes,
 	fs.BoolVar(&q.Resume, "resume", false, "the VM runs there already and has lost the rest of its memory")
 	fs.DurationVar(&record, "record", 0, "note for this `TIME` what memory the VM touches first, and keep that with the image")
 	fs.BoolVar(&q.NoFill, "no-fill", false, "send nothing that is not asked for; Ctrl-C ends it, with exit code 0")
+	unforked = withoutVolumesFlag(fs)
 	sendingFlags(cmd, &rate, &page, &patience)
 	return cmd
 }

@@ -89,6 +89,14 @@ func (i *images) restore(ctx context.Context, name string, q admin.RestoreImage,
 		return none, err
 	}
 	defer img.Close() // it was only read
+	if !q.Resume && !q.WithoutVolumes {
+		err := disksOf(name, volumesOf(img.Manifest()), func(other string) string {
+			return "lsad image restore " + other + " " + orElse(flagged("--qmp", q.QMP), flagged("--to", q.To))
+		})
+		if err != nil {
+			return none, err
+		}
+	}
 	o := qemu.RestoreOptions{
 		RAM: imageRAM{img}, Resume: q.Resume, NoFill: q.NoFill, Rate: q.BytesPerSecond,
 		Patience: time.Duration(q.PatienceSeconds * float64(time.Second)), Progress: tell,
@@ -112,6 +120,13 @@ func (i *images) restore(ctx context.Context, name string, q admin.RestoreImage,
 	r := restoration{restoredOf(p), p}
 	r.Prefetched, r.Recorded = len(order.Chunks), keeper.wait()
 	return r, err
+}
+
+func flagged(flag, value string) string {
+	if value == "" {
+		return ""
+	}
+	return flag + " " + quote(value)
 }
 
 func orElse(text, other string) string {

@@ -30,6 +30,7 @@ type RestoreImage struct {
 	QMP             string  `json:"qmp,omitempty"` // the path of that QEMU's monitor, which is told to listen
 	Resume          bool    `json:"resume,omitempty"`
 	NoFill          bool    `json:"no_fill,omitempty"`
+	WithoutVolumes  bool    `json:"without_volumes,omitempty"`  // of an image that has its disks and is no fork, which is refused otherwise
 	RecordSeconds   float64 `json:"record_seconds,omitempty"`   // note for so long what the VM touches, then fill; 0 is not at all
 	BytesPerSecond  int64   `json:"bytes_per_second,omitempty"` // of the background; 0 is no limit
 	PageBytes       int64   `json:"page_bytes,omitempty"`       // of the memory behind the guest's RAM; 0 is 4096
