@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lsad/internal/config"
+	"lsad/kvmhook/guestmem"
 	"lsad/memsvc"
 	"lsad/memsvc/qemu"
 	"lsad/memsvc/qemu/qmp"
@@ -170,6 +171,8 @@ func (m *migration) freePages(file *os.File) func(context.Context, func(off, n i
 		return nil
 	}
 	return func(ctx context.Context, free func(off, n int64)) error {
+		guestmem.LowerThread(walkNice)
+		ctx = guestmem.Gently(ctx, walkNice)
 		src, err := memsvc.OpenSource(file, m.layout)
 		if err != nil {
 			return err

@@ -26,7 +26,7 @@ type MigrateOptions struct {
 	Dial func(ctx context.Context) (net.Conn, error)
 	// FreePages, if not nil, looks for pages that are free in the guest whose RAM is the file, and calls free for
 	// ranges of the file, in bytes. It runs once the destination has the VM, beside the transfer; until it returns
-	// only what the destination asks for is sent. An error of it is reported and costs nothing else.
+	// only what the destination asks for is sent. It has a goroutine of its own, which ends with it. An error of it is reported and costs nothing else.
 	FreePages func(ctx context.Context, free func(off, n int64)) error
 	// Runs is as in RestoreOptions.
 	Runs func(ctx context.Context) error
