@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"lsad/internal/config"
 	"lsad/memsvc"
 	"lsad/memsvc/qemu"
@@ -191,29 +189,6 @@ func ingested(s *qemu.State, f *os.File) (*memsvc.Source, error) {
 		src.Machine = s.Machine
 	}
 	return src, err
-}
-
-// scratchFile makes a file without a name.
-func scratchFile(dir string) (*os.File, error) {
-	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
-	if err == nil {
-		return os.NewFile(uintptr(fd), filepath.Join(dir, "received memory")), nil
-	}
-	f, err := os.CreateTemp(dir, "ingest-*") // a file system without O_TMPFILE
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
-
-// ramFile is a file as qemu.RAMFile.
-type ramFile struct{ *os.File }
-
-func (f ramFile) Zero(off, n int64) error {
-	return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
 }
 
 // absoluteAddr reads an address that a client has sent.
