@@ -79,7 +79,7 @@ func interruptWhenRunning(t *testing.T, ctx context.Context, args ...string) (sa
 	check(t, cmd.Start())
 	var all strings.Builder
 	for scan := bufio.NewScanner(io.TeeReader(errs, &all)); scan.Scan(); {
-		if strings.HasPrefix(scan.Text(), "running: ") {
+		if text := scan.Text(); strings.HasPrefix(text, "running: ") || strings.HasPrefix(text, "runs at ") {
 			check(t, cmd.Process.Signal(os.Interrupt))
 		}
 	}
@@ -117,4 +117,22 @@ func TestMigrateInterruptedEarly(t *testing.T) {
 		t.Fatalf("resume: %v: %s%s", err, out, errs)
 	}
 	check(t, dst.WaitRounds(ctx, 2))
+}
+
+// TestRestoreInterruptedEarly is the same of a restore, which the server drives: its client waits for what came of it.
+func TestRestoreInterruptedEarly(t *testing.T) {
+	ctx := withPatience(t)
+	vm, s := waitingFor(t, ctx, Options{MemoryMiB: 128, UsedMiB: 30})
+	to := unixPath(t, "to")
+	check(t, vm.Receive(ctx, "unix:"+to))
+	args := []string{"image", "restore", "one", "--dir", s.dir, "--json"}
+	said, code := interruptWhenRunning(t, ctx, append(args, "--to", "unix:"+farAway(t, to, 400*time.Millisecond), "--rate", "1MiB")...)
+	t.Logf("exit %d: %s", code, said)
+	if code != 3 || !strings.Contains(said, "interrupted: waiting until the destination has begun") || !strings.Contains(said, "--resume") {
+		t.Error("it does not say that it waits, or not who has the VM")
+	}
+	paused(t, ctx, vm)
+	check(t, vm.QMP.ExecuteNow(ctx, "migrate-recover", map[string]string{"uri": "unix:" + to}, nil))
+	s.run(ctx, nil, "image", "restore", "one", "--to", "unix:"+to, "--resume")
+	check(t, vm.WaitRounds(ctx, 2))
 }
