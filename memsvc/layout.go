@@ -2,6 +2,7 @@ package memsvc
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -13,8 +14,9 @@ const (
 	splitPC, splitPCFrom = 3 << 30, 0xe0000000
 	// QEMU's "q35", from 2.75 GiB of RAM on (hw/i386/pc_q35.c).
 	splitQ35, splitQ35From = 2 << 30, 0xb0000000
-	// Firecracker leaves 768 MiB below 4 GiB (arch/x86_64/layout.rs).
-	splitFirecracker = fourGiB - 768<<20
+	// Firecracker leaves 768 MiB below 4 GiB, and since it has PCI (1.13, src/vmm/src/arch/x86_64/layout.rs) 1 GiB. A
+	// snapshot does not say which.
+	splitFirecracker, splitFirecrackerPCI = fourGiB - 768<<20, fourGiB - 1<<30
 )
 
 // layouts by name, in the order in which they are tried where none is given: where RAM is split, and from what size
@@ -26,13 +28,14 @@ var layouts = []struct {
 	{"pc", splitPC, splitPCFrom},
 	{"q35", splitQ35, splitQ35From},
 	{"firecracker", splitFirecracker, splitFirecracker + 1},
+	{"firecracker", splitFirecrackerPCI, splitFirecrackerPCI + 1},
 	{"cloud-hypervisor", splitPC, splitPC + 1},
 	{"flat", MaxRAM, MaxRAM},
 }
 
 // Layouts returns where the bytes of a RAM file are in the guest, as spec says: a name of LayoutNames, or a list
-// GPA:SIZE,... of ranges in the order of the file. For "auto" it returns all that are possible, each once, the
-// likeliest first.
+// GPA:SIZE,... of ranges in the order of the file. For "auto", and a VMM that does it in several ways, it returns all that
+// are possible, each once, the likeliest first.
 func Layouts(spec string, size int64) ([][]Range, error) {
 	if size <= 0 || size%PageSize != 0 || size > MaxRAM {
 		return nil, fmt.Errorf("%w: RAM of %d bytes is not a number of whole pages", ErrInvalid, size)
@@ -41,6 +44,7 @@ func Layouts(spec string, size int64) ([][]Range, error) {
 		ranges, err := parseRanges(spec, size)
 		return [][]Range{ranges}, err
 	}
+	every := spec == "" || spec == "auto"
 	var all [][]Range
 	seen := map[int64]bool{}
 	for _, l := range layouts {
@@ -48,15 +52,15 @@ func Layouts(spec string, size int64) ([][]Range, error) {
 		if size >= l.from {
 			ranges = []Range{{0, l.at}, {fourGiB, size - l.at}}
 		}
-		if l.name == spec {
-			return [][]Range{ranges}, nil
+		if !every && l.name != spec {
+			continue
 		}
 		if !seen[ranges[0].Size] {
 			seen[ranges[0].Size] = true
 			all = append(all, ranges)
 		}
 	}
-	if spec == "" || spec == "auto" {
+	if len(all) > 0 {
 		return all, nil
 	}
 	return nil, fmt.Errorf("layout %q: %w: want auto, %s, or GPA:SIZE,GPA:SIZE", spec, ErrInvalid, strings.Join(LayoutNames(), ", "))
@@ -68,7 +72,7 @@ func LayoutNames() []string {
 	for _, l := range layouts {
 		all = append(all, l.name)
 	}
-	return all
+	return slices.Compact(all)
 }
 
 func parseRanges(spec string, size int64) ([]Range, error) {

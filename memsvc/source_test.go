@@ -26,7 +26,10 @@ func TestLayouts(t *testing.T) {
 		{"pc", 3584 * mib, [][]Range{{{0, 3 * gib}, {4 * gib, 512 * mib}}}},
 		{"q35", 2815 * mib, [][]Range{{{0, 2815 * mib}}}},
 		{"q35", 2816 * mib, [][]Range{{{0, 2 * gib}, {4 * gib, 768 * mib}}}},
-		{"firecracker", 3328 * mib, [][]Range{{{0, 3328 * mib}}}},
+		{"firecracker", 3072 * mib, [][]Range{{{0, 3072 * mib}}}},
+		{"firecracker", 3328 * mib, [][]Range{{{0, 3328 * mib}}, {{0, 3 * gib}, {4 * gib, 256 * mib}}}},
+		{"firecracker", 4 * gib, [][]Range{{{0, 3328 * mib}, {4 * gib, 768 * mib}}, {{0, 3 * gib}, {4 * gib, gib}}}},
+		{"cloud-hypervisor", 4 * gib, [][]Range{{{0, 3 * gib}, {4 * gib, gib}}}},
 		{"flat", 8 * gib, [][]Range{{{0, 8 * gib}}}},
 		{"0:4096,0x100000000:8192", 12288, [][]Range{{{0, 4096}, {4 * gib, 8192}}}},
 	} {
@@ -39,6 +42,9 @@ func TestLayouts(t *testing.T) {
 		if got, err := Layouts(bad, 12288); !errors.Is(err, ErrInvalid) {
 			t.Errorf("layout %q: %v, %v", bad, got, err)
 		}
+	}
+	if names := LayoutNames(); !slices.Equal(names, []string{"pc", "q35", "firecracker", "cloud-hypervisor", "flat"}) {
+		t.Errorf("names %v", names)
 	}
 	if _, err := Layouts("auto", 4097); !errors.Is(err, ErrInvalid) {
 		t.Errorf("a file of 4097 bytes: %v", err)

@@ -43,6 +43,7 @@ var codes = []struct {
 	{memsvc.ErrInvalid, admin.CodeInvalid},
 	{memsvc.ErrDamaged, admin.CodeDamaged},
 	{memsvc.ErrClosed, admin.CodeClosed},
+	{errNeedsFork, admin.CodeInvalid},
 	{qemu.ErrUnsupported, admin.CodeInvalid},
 	{qemu.ErrMalformed, admin.CodeInvalid},
 	{fs.ErrNotExist, admin.CodeNotFound},

@@ -56,6 +56,7 @@ FileDescriptorStoreMax=2 it can be started again and goes on.`,
 	f.DurationVar(&k.timeout, "source-timeout", 0, "give up when the source has been out of reach for so long; 0 waits for ever")
 	f.IntVar(&k.connections, "connections", 4, "connections to the source, 1 to 64")
 	f.StringVar(&k.group, "group", "", "let this `GROUP` use the socket too")
+	withoutVolumesFlag(f)
 	f.SortFlags = false
 	cmd.AddCommand(newHookStatus(k))
 	return cmd

@@ -83,6 +83,9 @@ func (k *hook) local(ctx context.Context, cmd *cobra.Command) (to nbdclient.Targ
 		if err != nil {
 			return err
 		}
+		if err := hookDisks(cmd, image); err != nil {
+			return err
+		}
 		if image.Writable && len(image.Clients) > 0 {
 			return fmt.Errorf("%q is a fork that others have open (%s) and may write: disconnect them, or name an image", k.image, strings.Join(image.Clients, ", "))
 		}

@@ -10,6 +10,10 @@ import (
 // migrationNice is the nice value of a process for which a VM stands still, now and at each page that it touches.
 const migrationNice = -15
 
+// walkNice is that of the threads that look for free pages meanwhile. They would keep the destination from its work where
+// that is on the same machine, just when it begins to run.
+const walkNice = 5
+
 // raisePriority has this process get a processor before others, if it may (CAP_SYS_NICE). Threads that come later have it
 // of those that make them.
 func raisePriority() {

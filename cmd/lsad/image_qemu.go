@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lsad/internal/config"
+	"lsad/memsvc/qemu"
 	"lsad/server/admin"
 )
 
@@ -59,10 +60,12 @@ func imageRestore(t *target) *cobra.Command {
 	q := admin.RestoreImage{}
 	var rate, page sizeFlag
 	var patience, record time.Duration
+	var unforked *bool
 	cmd := &cobra.Command{
 		Use:   "restore NAME --qmp SOCKET | --to ADDR",
 		Short: "Resume a VM from an image in a QEMU that waits for it; it runs at once",
-		Long: `Resume a VM from an image in a QEMU that waits for it: started with the same arguments and -incoming defer. With
+		Long: `Resume a VM from an image in a QEMU that waits for it: started with the same arguments and -incoming defer, and
+with the disks of a fork if the image was made with its disks (lsad image fork): the image itself is refused then. With
 --qmp that QEMU is told what to do. On another host, tell it yourself: switch its capability postcopy-ram on,
 then migrate-incoming; and give --to.
 
@@ -72,7 +75,10 @@ background; the command stays until it has all. If the connection is lost meanwh
 run it again with --resume. The image stays as it is, and can be restored again.
 
 With --record nothing is sent for a while but what the VM asks for, in which order is noted, and that is kept
-with the image, and with the image that a fork was made from. Later restores send this memory first.`,
+with the image, and with the image that a fork was made from. Later restores send this memory first.
+
+With --no-fill the VM gets nothing but what it touches, until Ctrl-C, which is no failure then. What it has not got by then
+it gets from another restore with --resume.` + exitCodes,
 		Example: `  lsad image restore web1 --qmp /run/web1.qmp
   lsad image restore web2 --qmp /run/web2.qmp --record 30s
   lsad image restore web1 --to 10.0.0.7:4444 --rate 200MiB
@@ -89,9 +95,8 @@ with the image, and with the image that a fork was made from. Later restores sen
 				return config.Usagef("--record %v: for how long? A time such as 30s", record)
 			}
 			q.BytesPerSecond, q.PageBytes, q.PatienceSeconds, q.RecordSeconds = rate.bytes(), page.bytes(), patience.Seconds(), record.Seconds()
-			return job(t, cmd, func(ctx context.Context, c *admin.Client, show func(admin.JobProgress)) (admin.Restored, error) {
-				return c.RestoreImage(ctx, args[0], q, show)
-			}, t.printRestored)
+			q.WithoutVolumes = *unforked
+			return t.restore(cmd, args[0], q)
 		},
 	}
 	fs := cmd.Flags()
@@ -99,9 +104,37 @@ with the image, and with the image that a fork was made from. Later restores sen
 	fs.StringVar(&q.To, "to", "", "`ADDR` where QEMU waits, unix:PATH or HOST:PORT; default: SOCKET.incoming")
 	fs.BoolVar(&q.Resume, "resume", false, "the VM runs there already and has lost the rest of its memory")
 	fs.DurationVar(&record, "record", 0, "note for this `TIME` what memory the VM touches first, and keep that with the image")
-	fs.BoolVar(&q.NoFill, "no-fill", false, "send nothing that is not asked for; ends with Ctrl-C only")
+	fs.BoolVar(&q.NoFill, "no-fill", false, "send nothing that is not asked for; Ctrl-C ends it, with exit code 0")
+	unforked = withoutVolumesFlag(fs)
 	sendingFlags(cmd, &rate, &page, &patience)
 	return cmd
+}
+
+// restore runs a restore. Whatever ends it, it says who has the VM.
+func (t *target) restore(cmd *cobra.Command, name string, q admin.RestoreImage) error {
+	owner := qemu.Source
+	if q.Resume {
+		owner = qemu.Destination
+	}
+	var result admin.Restored
+	err := t.do(cmd, func(ctx context.Context, c *admin.Client) (err error) {
+		ctx, stop := signal.NotifyContext(ctx, os.Interrupt, unix.SIGTERM)
+		defer stop()
+		bar := newBar(cmd.ErrOrStderr())
+		defer bar.end()
+		result, err = c.RestoreImage(ctx, name, q, steps(cmd.ErrOrStderr(), bar, &owner))
+		if said := admin.OwnerOf(err); said != "" {
+			owner = qemu.Owner(said)
+		} else if err != nil && owner == qemu.Destination {
+			// It is the server that has gone.
+			err = fmt.Errorf("%w; %s", err, restoredTo(qemu.Progress{Owner: owner}, name))
+		}
+		return err
+	})
+	if err != nil {
+		return t.failedMove(cmd, owner, err)
+	}
+	return t.printRestored(cmd, result)
 }
 
 // sendingFlags are those of all commands that send a VM.
@@ -187,7 +220,11 @@ func (t *target) printRestored(cmd *cobra.Command, r admin.Restored) error {
 		return printJSON(cmd, r)
 	}
 	out := newTable(cmd.OutOrStdout())
-	out.row("The VM:", "is at the "+r.Owner+", which has all of its memory")
+	has := "which has all of its memory"
+	if r.MissingPages > 0 {
+		has = fmt.Sprintf("which lacks %d pages (%s) and waits when it touches one: have it listen again (migrate-recover), then restore with --resume", r.MissingPages, size(r.MissingPages*qemu.PageSize))
+	}
+	out.row("The VM:", "is at the "+r.Owner+", "+has)
 	if r.ToRunSeconds > 0 { // it is not known of a VM that ran already
 		out.row("Could run after:", seconds(r.ToRunSeconds))
 	}

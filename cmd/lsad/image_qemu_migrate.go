@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lsad/internal/config"
+	"lsad/kvmhook/guestmem"
 	"lsad/memsvc"
 	"lsad/memsvc/qemu"
 	"lsad/memsvc/qemu/qmp"
@@ -45,7 +46,7 @@ migrate-set-capabilities postcopy-ram on, and migrate-incoming ADDR. No server i
 The command says at every moment who has the VM. Until it runs at the destination every failure, and Ctrl-C,
 has the source run on. After that the source must not run again, nor end, before this command is done: the
 memory is there. If the connection is lost the VM waits: have the destination listen again (migrate-recover), and
-this command finds it; if the command was ended, run it again with --resume.`,
+this command finds it; if the command was ended, run it again with --resume.` + exitCodes,
 		Example: `  lsad image migrate --ram /dev/shm/web1.ram --qmp /run/web1.qmp --to 10.0.0.7:4444
   lsad image migrate --ram /dev/shm/web1.ram --qmp /run/web1.qmp --to 10.0.0.7:4444 --resume`,
 		Args: takes(),
@@ -60,7 +61,7 @@ this command finds it; if the command was ended, run it again with --resume.`,
 			}
 			r, err := m.run(cmd.Context(), cmd.ErrOrStderr())
 			if err != nil {
-				return fmt.Errorf("%w; %s", err, m.whereIs(r.Owner))
+				return t.failedMove(cmd, r.Owner, fmt.Errorf("%w; %s", err, m.whereIs(r.Progress)))
 			}
 			return t.printMigrated(cmd, r)
 		},
@@ -78,17 +79,26 @@ this command finds it; if the command was ended, run it again with --resume.`,
 	return cmd
 }
 
-func (m *migration) whereIs(owner qemu.Owner) string {
-	if owner == qemu.Destination {
-		return fmt.Sprintf("the VM has been handed to the destination and must not run here again, its memory is still in %s: have the destination listen again (migrate-recover), then run this command with --resume", m.ram)
+// whereIs tells who has the VM after a failure, and what to do.
+func (m *migration) whereIs(p qemu.Progress) string {
+	again := fmt.Sprintf("its memory is still in %s: have the destination listen again (migrate-recover), then run this command with --resume", m.ram)
+	switch {
+	case p.Owner == qemu.Nobody && p.Ran:
+		return "what the VM has done since it stopped at the source is lost; the source still has it as it was then, and cont in its monitor takes that back, if nothing was written to the disks since"
+	case p.Owner == qemu.Nobody:
+		return "it had not shown that it runs the VM, its own log says why; the source still has the VM, stopped: cont in its monitor takes it back"
+	case p.Owner != qemu.Destination:
+		return "the VM is at the source"
+	case !p.Ran:
+		return "the VM has been handed to the destination, which has not shown that it runs: if you have made sure that its QEMU has ended, cont in the source's monitor takes the VM back; if not, it must not run here again, " + again
 	}
-	return "the VM is at the source"
+	return "the VM has been handed to the destination and must not run here again, " + again
 }
 
 func (m *migration) run(ctx context.Context, out io.Writer) (result qemu.Migrated, err error) {
 	result.Owner = qemu.Source
 	if m.resume {
-		result.Owner = qemu.Destination
+		result.Owner, result.Ran = qemu.Destination, true
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, unix.SIGTERM)
 	defer stop()
@@ -108,7 +118,7 @@ func (m *migration) run(ctx context.Context, out io.Writer) (result qemu.Migrate
 	}
 	defer to.close()
 	o := qemu.MigrateOptions{
-		RAM: file, Monitor: monitor, Dial: to.dial, Resume: m.resume, Rate: m.rate.bytes(), HugePage: m.page.bytes(),
+		RAM: file, Monitor: monitor, Dial: to.dial, Runs: to.runs(), Resume: m.resume, Rate: m.rate.bytes(), HugePage: m.page.bytes(),
 		Patience: m.patience, FreePages: m.freePages(file),
 	}
 	if !m.resume {
@@ -120,7 +130,7 @@ func (m *migration) run(ctx context.Context, out io.Writer) (result qemu.Migrate
 	}
 	bar := newBar(out)
 	defer bar.end()
-	o.Progress = owners(out, bar)
+	o.Progress = owners(out, bar, orElse(m.to, m.toMonitor))
 	raisePriority()
 	return qemu.Migrate(ctx, o)
 }
@@ -161,6 +171,8 @@ func (m *migration) freePages(file *os.File) func(context.Context, func(off, n i
 		return nil
 	}
 	return func(ctx context.Context, free func(off, n int64)) error {
+		guestmem.LowerThread(walkNice)
+		ctx = guestmem.Gently(ctx, walkNice)
 		src, err := memsvc.OpenSource(file, m.layout)
 		if err != nil {
 			return err
@@ -178,72 +190,25 @@ func (m *migration) freePages(file *os.File) func(context.Context, func(off, n i
 }
 
 // owners shows progress, and a line for each change of who has the VM.
-func owners(out io.Writer, bar *bar) func(qemu.Progress) {
+func owners(out io.Writer, bar *bar, to string) func(qemu.Progress) {
 	phase := qemu.Phase("")
 	return func(p qemu.Progress) {
 		if p.Phase != phase {
 			phase = p.Phase
 			bar.end()
-			fmt.Fprintf(out, "%s: the VM is at the %s\n", phase, p.Owner) // for people
+			fmt.Fprintf(out, "%s: the VM is at the %s%s\n", phase, p.Owner, more(phase, to)) // for people
 		}
 		bar.show(admin.JobProgress{Step: string(p.Phase), DoneBytes: p.SentPages * qemu.PageSize, TotalBytes: p.TotalPages * qemu.PageSize})
 	}
 }
 
-func (t *target) printMigrated(cmd *cobra.Command, r qemu.Migrated) error {
-	if t.json {
-		return printJSON(cmd, migratedOf(r))
+// more is what people should know of a phase beside its name.
+func more(p qemu.Phase, to string) string {
+	switch p {
+	case qemu.Interrupted:
+		return "; waiting until it has begun to run there, 10 seconds at most: ending before would end it"
+	case qemu.Paused:
+		return "; " + lostText(to)
 	}
-	out := newTable(cmd.OutOrStdout())
-	out.row("The VM:", "is at the "+string(r.Owner)+", which has all of its memory; QEMU can be ended here (quit)")
-	if s := r.Stood; s.Loaded > 0 {
-		out.row("Stood still:", tenths(s.Loaded))
-		out.row("  of that:", tenths(s.Saved)+" until the source had sent its device state")
-		out.row("", tenths(s.Sent-s.Saved)+" to pass that on")
-		out.row("", tenths(s.Confirmed-s.Sent)+" until the source had said that it will not run again")
-		out.row("", tenths(s.Loaded-s.Confirmed)+" until the destination had loaded it")
-	}
-	out.row("Took:", r.Took.Round(time.Millisecond).String())
-	out.row("Sent:", fmt.Sprintf("%s; %d pages with data, %d free or zero", size(r.Bytes), r.DataPages, r.ZeroPages))
-	free := fmt.Sprintf("%d pages", r.Elided)
-	if r.ElideError != nil {
-		free = "not known: " + r.ElideError.Error()
-	}
-	out.row("Free:", free)
-	out.row("Asked for:", fmt.Sprintf("%d times", r.Demanded))
-	out.row("Connection lost:", fmt.Sprintf("%d times", r.Losses))
-	return out.flush()
-}
-
-// tenths is a short time for people.
-func tenths(d time.Duration) string { return d.Round(100 * time.Microsecond).String() }
-
-// migrated is the JSON of a migration.
-type migrated struct {
-	admin.Restored
-	DownSeconds float64    `json:"down_seconds"` // that the VM stood still; 0 if it is not known
-	Stood       standstill `json:"stood"`
-	FreePages   int64      `json:"free_pages"` // in the guest
-	FreeProblem string     `json:"free_problem,omitempty"`
-}
-
-// standstill is what had happened so many seconds after the VM's stop; see qemu.Standstill.
-type standstill struct {
-	Saved     float64 `json:"saved_seconds"`
-	Sent      float64 `json:"sent_seconds"`
-	Confirmed float64 `json:"confirmed_seconds"`
-	Loaded    float64 `json:"loaded_seconds"`
-	Asked     float64 `json:"asked_seconds"`
-}
-
-func migratedOf(r qemu.Migrated) migrated {
-	s := r.Stood
-	m := migrated{
-		Restored: restoredOf(r.Progress), DownSeconds: s.Loaded.Seconds(), FreePages: r.Elided,
-		Stood: standstill{s.Saved.Seconds(), s.Sent.Seconds(), s.Confirmed.Seconds(), s.Loaded.Seconds(), s.Asked.Seconds()},
-	}
-	if r.ElideError != nil {
-		m.FreeProblem = r.ElideError.Error()
-	}
-	return m
+	return ""
 }

@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"lsad/memsvc"
@@ -15,17 +17,38 @@ import (
 
 // RestoreImage implements admin.ImageVMs.
 func (i *images) RestoreImage(ctx context.Context, name string, q admin.RestoreImage, progress func(admin.JobProgress)) (admin.Restored, error) {
-	r, err := withProgress(progress, func(show *memsvc.Progress) (admin.Restored, error) {
-		return i.restore(ctx, name, q, phases(show))
+	var owner atomic.Value // of qemu.Owner
+	tell := func(p admin.JobProgress) {
+		if o, ok := owner.Load().(qemu.Owner); ok {
+			p.Owner = string(o)
+		}
+		progress(p)
+	}
+	r, err := withProgress(tell, func(show *memsvc.Progress) (restoration, error) {
+		return i.restore(ctx, name, q, phases(show, orElse(q.To, q.QMP), &owner))
 	})
+	if err != nil && r.endedWell(ctx, q) {
+		r.MissingPages, err = r.progress.TotalPages-r.progress.SentPages, nil
+	}
 	if err != nil {
-		err = fmt.Errorf("image %q: %w; %s", name, err, whereIs(qemu.Owner(r.Owner), "restore "+name))
+		err = fmt.Errorf("image %q: %w; %s", name, err, restoredTo(r.progress, name))
 		i.server.log.Error("a restore failed", "image", name, "to", q.To, "owner", r.Owner, "error", err)
-		return admin.Restored{}, coded(err)
+		return admin.Restored{}, admin.Owned(coded(err), r.Owner)
 	}
 	i.server.log.Info("restored a VM from image "+name, "to", q.To, "to_run_seconds", r.ToRunSeconds, "took_seconds", r.TookSeconds,
-		"data_pages", r.DataPages, "zero_pages", r.ZeroPages, "asked_for", r.Demanded, "losses", r.Losses)
-	return r, nil
+		"data_pages", r.DataPages, "zero_pages", r.ZeroPages, "asked_for", r.Demanded, "losses", r.Losses, "missing_pages", r.MissingPages)
+	return r.Restored, nil
+}
+
+// restoration is a restore, successful or not.
+type restoration struct {
+	admin.Restored
+	progress qemu.Progress
+}
+
+// endedWell says whether a restore was ended as it has to be: without fill it has no other end.
+func (r *restoration) endedWell(ctx context.Context, q admin.RestoreImage) bool {
+	return q.NoFill && r.progress.Owner == qemu.Destination && r.progress.Ran && errors.Is(context.Cause(ctx), admin.ErrInterrupted)
 }
 
 func restoredOf(p qemu.Progress) admin.Restored {
@@ -35,19 +58,12 @@ func restoredOf(p qemu.Progress) admin.Restored {
 	}
 }
 
-// whereIs tells who has the VM after a failure, and what to do.
-func whereIs(owner qemu.Owner, again string) string {
-	if owner == qemu.Destination {
-		return "the VM has been handed to the destination, which needs the rest of its memory from here: have it listen again (migrate-recover), then run lsad image " + again + " again, with --resume"
-	}
-	return "the VM does not run at the destination"
-}
-
-func (i *images) restore(ctx context.Context, name string, q admin.RestoreImage, tell func(qemu.Progress)) (admin.Restored, error) {
-	none := admin.Restored{Owner: string(qemu.Source)}
+func (i *images) restore(ctx context.Context, name string, q admin.RestoreImage, tell func(qemu.Progress)) (restoration, error) {
+	none := restoration{progress: qemu.Progress{Owner: qemu.Source}}
 	if q.Resume {
-		none.Owner = string(qemu.Destination)
+		none.progress.Owner, none.progress.Ran = qemu.Destination, true
 	}
+	none.Owner = string(none.progress.Owner)
 	ctx, done, err := i.Job(ctx)
 	if err != nil {
 		return none, err
@@ -58,6 +74,14 @@ func (i *images) restore(ctx context.Context, name string, q admin.RestoreImage,
 		return none, err
 	}
 	defer img.Close() // it was only read
+	if !q.Resume && !q.WithoutVolumes {
+		err := disksOf(name, volumesOf(img.Manifest()), func(other string) string {
+			return "lsad image restore " + other + " " + orElse(flagged("--qmp", q.QMP), flagged("--to", q.To))
+		})
+		if err != nil {
+			return none, err
+		}
+	}
 	o := qemu.RestoreOptions{
 		RAM: imageRAM{img}, Resume: q.Resume, NoFill: q.NoFill, Rate: q.BytesPerSecond,
 		Patience: time.Duration(q.PatienceSeconds * float64(time.Second)), Progress: tell,
@@ -76,11 +100,18 @@ func (i *images) restore(ctx context.Context, name string, q admin.RestoreImage,
 		return none, err
 	}
 	defer d.close()
-	o.Dial = d.dial
+	o.Dial, o.Runs = d.dial, d.runs()
 	p, err := qemu.Restore(ctx, o)
-	r := restoredOf(p)
+	r := restoration{restoredOf(p), p}
 	r.Prefetched, r.Recorded = len(order.Chunks), keeper.wait()
 	return r, err
+}
+
+func flagged(flag, value string) string {
+	if value == "" {
+		return ""
+	}
+	return flag + " " + quote(value)
 }
 
 func orElse(text, other string) string {
@@ -177,30 +208,4 @@ func (r imageRAM) ReadAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	return len(p), nil
-}
-
-// phases shows the progress of a VM's way to its destination.
-func phases(show *memsvc.Progress) func(qemu.Progress) {
-	step, done := "", int64(0)
-	return func(p qemu.Progress) {
-		total := p.TotalPages * qemu.PageSize
-		if text := phaseText(p); text != step {
-			step, done = text, 0
-			show.Begin(step, total)
-		}
-		show.Add(p.SentPages*qemu.PageSize - done)
-		done = p.SentPages * qemu.PageSize
-	}
-}
-
-func phaseText(p qemu.Progress) string {
-	switch p.Phase {
-	case qemu.Running:
-		return "runs at the destination, which gets its memory"
-	case qemu.Paused:
-		return "the destination is lost and waits (migrate-recover there); trying again"
-	case qemu.Resuming:
-		return "the destination is back"
-	}
-	return string(p.Phase)
 }

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"lsad/internal/config"
 	"lsad/memsvc"
 	"lsad/memsvc/qemu"
@@ -193,29 +191,6 @@ func ingested(s *qemu.State, f *os.File) (*memsvc.Source, error) {
 	return src, err
 }
 
-// scratchFile makes a file without a name.
-func scratchFile(dir string) (*os.File, error) {
-	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
-	if err == nil {
-		return os.NewFile(uintptr(fd), filepath.Join(dir, "received memory")), nil
-	}
-	f, err := os.CreateTemp(dir, "ingest-*") // a file system without O_TMPFILE
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
-
-// ramFile is a file as qemu.RAMFile.
-type ramFile struct{ *os.File }
-
-func (f ramFile) Zero(off, n int64) error {
-	return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
-}
-
 // absoluteAddr reads an address that a client has sent.
 func absoluteAddr(text string) (config.Addr, error) {
 	a, err := config.ParseAddr(text)
@@ -271,6 +246,9 @@ func (d *destination) dial(ctx context.Context) (net.Conn, error) {
 	var again error
 	if d.monitor != nil && d.lost {
 		again = d.qemu.Recover(ctx) // it may listen already
+		if errors.Is(again, qemu.ErrEnded) {
+			return nil, again
+		}
 	}
 	conn, err := dialer(d.to)(ctx)
 	if err != nil {
@@ -278,6 +256,14 @@ func (d *destination) dial(ctx context.Context) (net.Conn, error) {
 	}
 	d.lost = true
 	return conn, nil
+}
+
+// runs is qemu.RestoreOptions.Runs, if there is a monitor to ask.
+func (d *destination) runs() func(context.Context) error {
+	if d.qemu == nil {
+		return nil
+	}
+	return d.qemu.Runs
 }
 
 func dialer(a config.Addr) func(context.Context) (net.Conn, error) {

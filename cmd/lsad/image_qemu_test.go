@@ -103,17 +103,19 @@ func TestImageVM(t *testing.T) {
 	for text, args := range map[string][]string{
 		"no device state": {"file", "--to", "unix:nobody"},
 		"not found":       {"nothing", "--to", "unix:nobody"},
-		"does not run at": {"vm", "--to", "unix:nobody"},
-		"QMP":             {"vm", "--qmp", "nobody"},
+		"does not run at": {"vm", "--to", "unix:nobody", "--without-volumes"},
+		"QMP":             {"vm", "--qmp", "nobody", "--without-volumes"},
+		"image fork vm":   {"vm", "--qmp", "nobody"},
 	} {
 		if r := lsad(t, dir, append([]string{"image", "restore"}, args...)...); r.code != 1 || !strings.Contains(r.stderr, text) {
 			t.Errorf("%v: %+v, want %q", args, r, text)
 		}
 	}
 	needUserfaultfd(t)
-	for range 2 {
+	must(t, dir, "image", "fork", "vm", "fork")
+	for _, image := range [][]string{{"fork"}, {"vm", "--without-volumes"}} {
 		to := machine(t, dir, "b.qmp", "-incoming", "defer")
-		r := mustJSON[admin.Restored](t, dir, "image", "restore", "vm", "--qmp", "b.qmp")
+		r := mustJSON[admin.Restored](t, dir, append([]string{"image", "restore", "--qmp", "b.qmp"}, image...)...)
 		if r.Owner != "destination" || r.DataPages+r.ZeroPages != i.Pages.Total || r.DataPages > i.Pages.InUse || r.Losses != 0 {
 			t.Errorf("restored %+v of %+v", r, i.Pages)
 		}
@@ -126,7 +128,7 @@ func TestImageVM(t *testing.T) {
 	}
 	// Another machine refuses, and says nothing worse.
 	machine(t, dir, "c.qmp", "-incoming", "defer", "-machine", "q35")
-	if r := lsad(t, dir, "image", "restore", "vm", "--qmp", "c.qmp"); r.code != 1 || !strings.Contains(r.stderr, "same machine") || !strings.Contains(r.stderr, "does not run at the destination") {
+	if r := lsad(t, dir, "image", "restore", "fork", "--qmp", "c.qmp"); r.code != 1 || !strings.Contains(r.stderr, "same machine") || !strings.Contains(r.stderr, "does not run at the destination") {
 		t.Errorf("to another machine: %+v", r)
 	}
 	p.stop()

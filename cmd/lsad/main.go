@@ -20,9 +20,10 @@ import (
 
 // Exit codes.
 const (
-	exitOK     = 0
-	exitFailed = 1
-	exitUsage  = 2
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitDestination = 3 // failed, and the VM that was to be moved is at its destination, or may be
 )
 
 func main() {
@@ -46,7 +47,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	fmt.Fprintf(stderr, "lsad: %v\n", err)
-	return exitFailed
+	return exitCodeOf(err)
 }
 
 // errReported is the error of a command that has said already what is wrong.

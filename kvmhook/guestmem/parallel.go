@@ -20,6 +20,7 @@ func parallel(ctx context.Context, n int, f func(i int) error) error {
 	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {
+			behave(ctx)
 			errs[w] = guarded(func() error {
 				for !failed.Load() {
 					i := int(next.Add(1)) - 1

@@ -15,6 +15,8 @@ var (
 	ErrRefused = errors.New("refused by the destination")
 	// ErrLost: the connection broke.
 	ErrLost = errors.New("connection lost")
+	// ErrEnded: the destination's QEMU has ended. Dial returns it when it knows.
+	ErrEnded = errors.New("the destination's QEMU has ended")
 )
 
 func malformed(format string, args ...any) error {

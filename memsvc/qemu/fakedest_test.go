@@ -9,7 +9,12 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // fakeDest does what QEMU does as the destination of a post-copy migration, as strictly: it refuses a page that it
@@ -20,13 +25,15 @@ type fakeDest struct {
 	early map[string]bool // blocks that come before the VM runs
 
 	// Script.
-	dieAt    string // "header", "ram", "prepared", "package", "loaded", "pages", "end"
+	dieAt    string // "header", "ram", "prepared", "package", "loaded", "running", "pages", "end"
 	shutWith int    // status of SHUT at the end
 	diePages int    // with "pages": after so many
 	wants    []pageRange
 	// asksFirst has it ask before it says that the device state is loaded, as a device's state may need memory.
 	asksFirst bool
 	prepared  chan struct{} // if not nil, closed when it has accepted the VM's blocks
+	load, run chan struct{} // if not nil, it waits for them before it answers to the device state, and before it runs
+	gone      atomic.Bool   // the connection ended while it waited
 
 	mu        sync.Mutex
 	ram       []byte
@@ -225,7 +232,10 @@ func (c *fakeConn) packaged(n int) error {
 	c.mu.Lock()
 	c.ran = true
 	c.mu.Unlock()
-	steps := []func() error{func() error { return c.say(rpPong, u32(pingLoaded)) }, c.askAll}
+	steps := []func() error{func() error { return c.say(rpPong, u32(pingLoaded)) }, func() error { return c.wait(c.run) }, func() error { return c.dies("running") }, c.askAll}
+	if err := c.wait(c.load); err != nil {
+		return err
+	}
 	if c.asksFirst {
 		slices.Reverse(steps)
 	}
@@ -235,6 +245,37 @@ func (c *fakeConn) packaged(n int) error {
 		}
 	}
 	return nil
+}
+
+// wait waits for the script, as QEMU does that has much to load: with another thread that ends the process when the
+// connection ends.
+func (c *fakeConn) wait(until chan struct{}) error {
+	for until != nil {
+		select {
+		case <-until:
+			return nil
+		case <-time.After(time.Millisecond):
+		}
+		if c.closed() {
+			c.gone.Store(true)
+			return errScript
+		}
+	}
+	return nil
+}
+
+// closed says whether the other end has closed the connection.
+func (c *fakeConn) closed() bool {
+	raw, err := c.conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return true
+	}
+	n, got := 0, error(nil)
+	err = raw.Read(func(fd uintptr) bool {
+		n, _, got = unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		return true
+	})
+	return err != nil || n == 0 && got == nil || got != nil && got != unix.EAGAIN
 }
 
 func (c *fakeConn) askAll() error {

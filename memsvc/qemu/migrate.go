@@ -21,12 +21,15 @@ type MigrateOptions struct {
 	Listener net.Listener
 	URI      string
 	// Dial connects to the destination, a QEMU with the same machine and the same name for its memory backend,
-	// which listens for a migration with post-copy switched on. It is called again after a connection was lost.
+	// which listens for a migration with post-copy switched on. It is called again after a connection was lost; ErrEnded
+	// as in RestoreOptions.
 	Dial func(ctx context.Context) (net.Conn, error)
 	// FreePages, if not nil, looks for pages that are free in the guest whose RAM is the file, and calls free for
 	// ranges of the file, in bytes. It runs once the destination has the VM, beside the transfer; until it returns
-	// only what the destination asks for is sent. An error of it is reported and costs nothing else.
+	// only what the destination asks for is sent. It has a goroutine of its own, which ends with it. An error of it is reported and costs nothing else.
 	FreePages func(ctx context.Context, free func(off, n int64)) error
+	// Runs is as in RestoreOptions.
+	Runs func(ctx context.Context) error
 	// Resume says that an earlier Migrate has brought the VM to the destination, which has lost its source since.
 	// Listener and URI are not needed then.
 	Resume bool
@@ -135,7 +138,7 @@ func (m *mover) again(ctx context.Context) (err error) {
 	if err := m.open(ctx, &State{Blocks: m.ram.blocks}); err != nil {
 		return err
 	}
-	m.session.progress.Owner = Destination
+	m.session.progress.Owner, m.session.progress.Ran = Destination, true
 	return m.session.recover(ctx, m.options(m.session.state), ErrLost)
 }
 

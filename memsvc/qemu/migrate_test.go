@@ -365,6 +365,21 @@ func TestMigrateFails(t *testing.T) {
 	}
 }
 
+// TestMigrateEnded holds that a destination that has ended ends the migration, and that the source is left alone.
+func TestMigrateEnded(t *testing.T) {
+	r := newRig(t)
+	r.dst.dieAt = "pages"
+	first := r.o.Dial
+	r.o.Dial = func(ctx context.Context) (net.Conn, error) {
+		conn, err := first(ctx)
+		first = func(context.Context) (net.Conn, error) { return nil, ErrEnded }
+		return conn, err
+	}
+	if m, err := Migrate(t.Context(), r.o); !errors.Is(err, ErrEnded) || m.Owner != Nobody || r.src.did("cont") {
+		t.Errorf("%s, %v, %v", m.Owner, err, r.src.log)
+	}
+}
+
 // TestMigrateCancelled holds that the end of the context before RUN gives the VM back.
 func TestMigrateCancelled(t *testing.T) {
 	r := newRig(t)

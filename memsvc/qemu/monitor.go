@@ -2,7 +2,9 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"lsad/memsvc/qemu/qmp"
 )
@@ -74,7 +76,30 @@ func Receive(ctx context.Context, monitor *qmp.Client, uri string) (*Receiver, e
 // Found is the Receiver of a VM that runs, and has lost its source.
 func Found(monitor *qmp.Client, uri string) *Receiver { return &Receiver{monitor, uri} }
 
-// Recover has QEMU listen again after the connection was lost. It fails as long as QEMU has not noticed that.
+// Runs waits until QEMU has a VM of its own: until it no longer waits for a migration. While it reads the state of devices
+// it does not answer.
+func (r *Receiver) Runs(ctx context.Context) error {
+	for {
+		status, err := r.monitor.Status(ctx)
+		if err != nil || status != "inmigrate" {
+			return err
+		}
+		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// Recover has QEMU listen again after the connection was lost. It fails as long as QEMU has not noticed that, and with
+// ErrEnded if there is no QEMU any more.
 func (r *Receiver) Recover(ctx context.Context) error {
+	err := r.recover(ctx)
+	if errors.Is(err, qmp.ErrClosed) {
+		return fmt.Errorf("%w: %w", ErrEnded, err)
+	}
+	return err
+}
+
+func (r *Receiver) recover(ctx context.Context) error {
 	return r.monitor.ExecuteNow(ctx, "migrate-recover", map[string]string{"uri": r.uri}, nil)
 }

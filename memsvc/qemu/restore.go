@@ -17,8 +17,11 @@ type RestoreOptions struct {
 	// Zero are pages known to read as zeros, which are not read. Pages may join while Restore runs.
 	Zero *PageSet
 	// Dial connects to the destination, a QEMU that listens for a migration. It is called again after a connection
-	// was lost.
+	// was lost. An error that is ErrEnded says that there is nothing left to find.
 	Dial func(ctx context.Context) (net.Conn, error)
+	// Runs, if not nil, waits until the destination no longer waits for a migration, as its monitor tells. It is called when
+	// ctx ends before the destination has shown that it runs, beside everything but Dial.
+	Runs func(ctx context.Context) error
 	// Resume says that the VM runs at the destination already, which has lost its source.
 	Resume bool
 	// NoFill sends nothing but what the destination asks for. Restore then ends only with ctx.
@@ -47,6 +50,9 @@ const hugePage = 2 << 20
 // stays until that has all of its memory. The result says who has the VM, also beside an error: before it is
 // Destination nothing runs; after that the VM needs its memory from here, and if Restore fails it waits for another
 // one with Resume. Where the destination was asked to run and failed instead, its log says why.
+//
+// When ctx ends between the request to run and the first sign that the destination does, Restore goes on until that
+// comes, for ten seconds at most.
 func Restore(ctx context.Context, o RestoreOptions) (Progress, error) {
 	s, err := newSession(o)
 	if err != nil {
@@ -56,7 +62,7 @@ func Restore(ctx context.Context, o RestoreOptions) (Progress, error) {
 		defer s.record(r)()
 	}
 	if o.Resume {
-		s.progress.Owner = Destination
+		s.progress.Owner, s.progress.Ran = Destination, true
 		err = s.recover(ctx, o, ErrLost)
 	} else if err = s.deliver(ctx, o.Dial); err != nil && s.progress.Owner == Destination {
 		err = s.recover(ctx, o, err)
@@ -77,7 +83,7 @@ func newSession(o RestoreOptions) (*session, error) {
 		state: o.State, ram: o.RAM, zero: o.Zero, sent: NewPageSet(o.State.Pages()),
 		early: func(Block) bool { return false }, hugePages: o.HugePages,
 		fill: !o.NoFill, pace: pace{rate: o.Rate}, demand: newDemand(), batch: newBatch(),
-		report: o.Progress, began: time.Now(),
+		report: o.Progress, began: time.Now(), runs: o.Runs,
 	}
 	s.progress.Owner = Source
 	if o.Zero == nil {
@@ -114,6 +120,9 @@ func (s *session) record(r *recorder) (end func()) {
 
 // commit is the point of no return.
 func (s *session) commit() error {
+	if err := s.shelter.hold(); err != nil {
+		return err
+	}
 	s.progress.Owner = Destination
 	s.tell(Running)
 	return nil
@@ -126,15 +135,26 @@ func (s *session) deliver(ctx context.Context, dial func(context.Context) (net.C
 	if err != nil {
 		return fmt.Errorf("connect to the destination: %w", err)
 	}
-	return s.with(ctx, conn, func(l *link) error {
-		if err := s.prepare(ctx, l); err != nil {
+	defer s.under(newShelter(ctx, s.runs, settlePatience))()
+	return s.with(s.shelter.ctx, conn, func(l *link) error {
+		if err := s.prepare(s.shelter.ctx, l); err != nil {
 			return s.notTaken(err)
 		}
 		if err := s.start(l, s.commit); err != nil {
 			return err
 		}
-		return s.serve(ctx, l)
+		return s.serve(s.shelter.ctx, l)
 	})
+}
+
+// under puts the connection on which the VM is started under a shelter, until the function that it returns is called.
+func (s *session) under(shelter *shelter) (end func()) {
+	s.shelter, s.interrupted = shelter, shelter.asked
+	return func() {
+		shelter.end()
+		s.progress.Ran = shelter.proven()
+		s.shelter, s.interrupted = nil, nil
+	}
 }
 
 // with runs fn on a connection and closes it after. ctx ends writes too.
@@ -174,6 +194,10 @@ func (s *session) recover(ctx context.Context, o RestoreOptions, err error) erro
 		}
 		retry = min(2*retry, lastRetry)
 		conn, dialErr := o.Dial(ctx)
+		if errors.Is(dialErr, ErrEnded) {
+			s.progress.Owner = Nobody
+			return fmt.Errorf("%w: %w", dialErr, err)
+		}
 		if dialErr != nil {
 			s.tell(Paused)
 			continue
@@ -184,7 +208,7 @@ func (s *session) recover(ctx context.Context, o RestoreOptions, err error) erro
 			if err := s.resume(ctx, l); err != nil {
 				return fmt.Errorf("resume: %w", err)
 			}
-			resumed = true
+			resumed, s.progress.Ran = true, true
 			s.tell(Running)
 			return s.serve(ctx, l)
 		})

@@ -149,6 +149,23 @@ func TestRestoreFails(t *testing.T) {
 			t.Errorf("%+v, %v", p, err)
 		}
 	})
+	t.Run("ended", func(t *testing.T) {
+		s := testState()
+		d := newFakeDest(t, s)
+		d.dieAt = "pages"
+		dials := 0
+		p, err := restoreTo(t, d, testRAM(s, 7), func(o *RestoreOptions) {
+			o.Dial = func(ctx context.Context) (net.Conn, error) {
+				if dials++; dials > 1 {
+					return nil, ErrEnded
+				}
+				return d.dial(ctx)
+			}
+		})
+		if !errors.Is(err, ErrEnded) || p.Owner != Nobody || dials != 2 {
+			t.Errorf("%+v, %v, after %d connections", p, err, dials)
+		}
+	})
 	t.Run("refused in the end", func(t *testing.T) {
 		s := testState()
 		d := newFakeDest(t, s)

@@ -29,9 +29,10 @@ type link struct {
 func newLink(conn net.Conn, s *session) *link {
 	tune(conn)
 	l := &link{conn: conn, messages: make(chan message, 4), quit: make(chan struct{})}
+	shelter := s.shelter
 	l.wg.Go(func() {
 		defer close(l.messages)
-		l.err = l.read(s)
+		l.err = l.read(s, shelter)
 	})
 	return l
 }
@@ -43,9 +44,10 @@ func (l *link) close() {
 	l.wg.Wait()
 }
 
-func (l *link) read(s *session) error {
+func (l *link) read(s *session, shelter *shelter) error {
 	p := rpParser{r: newReader(l.conn, 64<<10), state: s.state, pageSize: s.pageSize}
 	p.r.end = fmt.Errorf("%w: it closed the connection", ErrLost)
+	loaded := false
 	for {
 		m, want, err := p.next()
 		switch {
@@ -53,8 +55,12 @@ func (l *link) read(s *session) error {
 			return connError(err)
 		case want.count > 0:
 			s.demand.push(want)
+			if loaded && shelter != nil {
+				shelter.sign()
+			}
 			continue
 		}
+		loaded = loaded || isPong(pingLoaded)(m)
 		select {
 		case l.messages <- m:
 		case <-l.quit:

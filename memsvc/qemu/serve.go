@@ -15,6 +15,8 @@ func (s *session) serve(ctx context.Context, l *link) error {
 				return err
 			}
 			continue
+		case <-s.interrupted:
+			s.leave()
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		default:
@@ -45,6 +47,8 @@ func (s *session) idle(ctx context.Context, l *link, wait time.Duration) (done b
 	case m, ok := <-l.messages:
 		return s.hear(l, m, ok)
 	case <-s.demand.wake:
+	case <-s.interrupted:
+		s.leave()
 	case <-s.hold:
 		s.hold = nil
 		if s.recorder != nil {
@@ -55,6 +59,12 @@ func (s *session) idle(ctx context.Context, l *link, wait time.Duration) (done b
 		return false, context.Cause(ctx)
 	}
 	return false, nil
+}
+
+// leave says that the end has to wait for a sign that the destination runs.
+func (s *session) leave() {
+	s.interrupted, s.leaving = nil, true
+	s.tell(Running)
 }
 
 // hear handles a message while pages are served.

@@ -55,14 +55,18 @@ type session struct {
 	served    func()          // called when the first page that was asked for was sent; may be nil
 	// background says that pages which nobody asked for may be sent. Before the destination has loaded the device
 	// state they would only keep it from that, and the VM waits.
-	background bool
-	pace       pace
-	demand     demand
-	batch      batch
-	first      orderer   // what the background sends first
-	recorder   *recorder // nil: nothing is recorded
-	cursor     int64     // page at which the background goes on after that
-	ended      bool      // END was sent on this connection
+	background  bool
+	pace        pace
+	demand      demand
+	batch       batch
+	first       orderer   // what the background sends first
+	recorder    *recorder // nil: nothing is recorded
+	cursor      int64     // page at which the background goes on after that
+	ended       bool      // END was sent on this connection
+	runs        func(context.Context) error
+	shelter     *shelter        // of the connection on which the VM is started; nil on others
+	interrupted <-chan struct{} // closed when the shelter outlives an interrupt; nil once that was told
+	leaving     bool            // it was told
 
 	report   func(Progress)
 	progress Progress
@@ -81,6 +85,9 @@ func (s *session) pageSize(b Block) int64 {
 // tell reports progress: always if the phase changes, else now and then.
 func (s *session) tell(phase Phase) {
 	const often = 100 * time.Millisecond
+	if phase == Running && s.leaving {
+		phase = Interrupted
+	}
 	now := time.Now()
 	p := &s.progress
 	if p.Phase == phase && now.Sub(s.reported) < often {

@@ -21,14 +21,19 @@ const (
 // come to its end and stop the VM. What follows the stop is the device state, which is passed on while the source is
 // asked whether it is really done.
 func (m *mover) handOver(ctx context.Context, conn net.Conn) error {
-	limited := newLimit(ctx, conn)
+	shelter := newShelter(ctx, m.o.Runs, settlePatience)
+	defer shelter.end()
+	limited := newLimit(shelter.ctx, conn)
 	defer limited.end()
 	var l *link
+	end := func() {}
+	defer func() { end() }()
 	var refused error
 	sink := announced{&m.ram, func(state *State) error {
 		if err := m.open(ctx, state); err != nil {
 			return err
 		}
+		end = m.session.under(shelter)
 		l = newLink(conn, m.session)
 		limited.within(preparePatience)
 		if err := m.session.prepare(limited.ctx, l); err != nil {
@@ -56,7 +61,7 @@ func (m *mover) handOver(ctx context.Context, conn net.Conn) error {
 		err = m.session.start(l, func() error { return m.commit(ctx, limited) })
 	}
 	if err == nil {
-		err = m.session.serve(ctx, l)
+		err = m.session.serve(limited.ctx, l)
 	}
 	return limited.cause(err)
 }
@@ -71,8 +76,11 @@ func (m *mover) commit(ctx context.Context, limited *limit) error {
 		return err
 	}
 	m.at.confirmed = time.Now()
+	if err := m.session.commit(); err != nil {
+		return err
+	}
 	m.result.Owner = Destination
-	return m.session.commit()
+	return nil
 }
 
 // announced is a splitRAM that tells when the VM's blocks are known.

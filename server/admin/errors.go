@@ -49,6 +49,7 @@ var ErrNoServer = errors.New("no server")
 type Error struct {
 	Code    Code   `json:"code"`
 	Message string `json:"message"`
+	Owner   string `json:"owner,omitempty"` // who has the VM, if its restore failed: source, destination or nobody
 	cause   error
 }
 
@@ -75,6 +76,20 @@ func CodeOf(err error) Code {
 		return e.Code
 	}
 	return CodeInternal
+}
+
+// OwnerOf is who has the VM of whose restore err speaks, "" if it does not say.
+func OwnerOf(err error) string {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Owner
+	}
+	return ""
+}
+
+// Owned says of a failed restore who has the VM.
+func Owned(err error, owner string) error {
+	return &Error{Code: CodeOf(err), Message: err.Error(), Owner: owner, cause: err}
 }
 
 // errorBody is the JSON of an error.

@@ -104,8 +104,9 @@ type ImportImage struct {
 // JobProgress is how far a job is.
 type JobProgress struct {
 	Step       string `json:"step"`
-	DoneBytes  int64  `json:"done_bytes"`  // of the step
-	TotalBytes int64  `json:"total_bytes"` // 0 where that is not known
+	DoneBytes  int64  `json:"done_bytes"`      // of the step
+	TotalBytes int64  `json:"total_bytes"`     // 0 where that is not known
+	Owner      string `json:"owner,omitempty"` // of a VM that is restored: source or destination
 }
 
 // WorkingSet is the order in which chunks of an image are first touched after a restore.

@@ -30,6 +30,7 @@ type RestoreImage struct {
 	QMP             string  `json:"qmp,omitempty"` // the path of that QEMU's monitor, which is told to listen
 	Resume          bool    `json:"resume,omitempty"`
 	NoFill          bool    `json:"no_fill,omitempty"`
+	WithoutVolumes  bool    `json:"without_volumes,omitempty"`  // of an image that has its disks and is no fork, which is refused otherwise
 	RecordSeconds   float64 `json:"record_seconds,omitempty"`   // note for so long what the VM touches, then fill; 0 is not at all
 	BytesPerSecond  int64   `json:"bytes_per_second,omitempty"` // of the background; 0 is no limit
 	PageBytes       int64   `json:"page_bytes,omitempty"`       // of the memory behind the guest's RAM; 0 is 4096
@@ -38,7 +39,8 @@ type RestoreImage struct {
 
 // Restored is how a VM was resumed.
 type Restored struct {
-	Owner        string  `json:"owner"`          // who has the VM: source (nobody runs it) or destination
+	Owner        string  `json:"owner"`          // who has the VM: source (nobody runs it) or destination; nobody if that has ended
+	MissingPages int64   `json:"missing_pages"`  // that the destination has not got, if the restore was ended with NoFill
 	DataPages    int64   `json:"data_pages"`     // sent with data
 	ZeroPages    int64   `json:"zero_pages"`     // sent as zeros: free ones too
 	SentBytes    int64   `json:"sent_bytes"`     // of the stream
@@ -58,6 +60,7 @@ func (s *Server) vmRoutes(mux *http.ServeMux, private bool) {
 		}
 		handle(mux, "POST /v1/ingest", refuse)
 		handle(mux, "POST /v1/images/{name}/restore", refuse)
+		handle(mux, "POST /v1/jobs/{job}/end", refuse)
 		return
 	}
 	mux.HandleFunc("POST /v1/ingest", func(w http.ResponseWriter, r *http.Request) {
@@ -78,10 +81,11 @@ func (s *Server) vmRoutes(mux *http.ServeMux, private bool) {
 			writeError(w, err)
 			return
 		}
-		serveJob(w, r, func(ctx context.Context, progress func(JobProgress)) (Restored, error) {
+		serveJob(w, r, endable(&s.jobs, r, func(ctx context.Context, progress func(JobProgress)) (Restored, error) {
 			return s.cfg.ImageVMs.RestoreImage(ctx, r.PathValue("name"), q, progress)
-		})
+		}))
 	})
+	handle(mux, "POST /v1/jobs/{job}/end", s.jobs.end)
 }
 
 // IngestImage makes an image of the VM that QEMU sends next. When ctx ends, nothing is left of it.
@@ -89,7 +93,8 @@ func (c *Client) IngestImage(ctx context.Context, q IngestImage, progress func(J
 	return runJob[Image](ctx, c, "/v1/ingest", q, progress)
 }
 
-// RestoreImage resumes a VM. When ctx ends after it runs, it waits for what it has not got.
+// RestoreImage resumes a VM. When ctx ends after it runs, it waits for what it has not got. The error says then, and at any
+// other failure that the server has noticed, who has the VM (OwnerOf).
 func (c *Client) RestoreImage(ctx context.Context, name string, q RestoreImage, progress func(JobProgress)) (Restored, error) {
-	return runJob[Restored](ctx, c, imagePath(name, "/restore"), q, progress)
+	return runEndable[Restored](ctx, c, imagePath(name, "/restore"), q, progress)
 }

@@ -18,7 +18,12 @@ func (f *fakeVMs) IngestImage(ctx context.Context, q IngestImage, progress func(
 	return Image{Name: q.Name, Machine: q.Listen + q.QMP}, nil
 }
 
-func (f *fakeVMs) RestoreImage(_ context.Context, name string, q RestoreImage, _ func(JobProgress)) (Restored, error) {
+func (f *fakeVMs) RestoreImage(ctx context.Context, name string, q RestoreImage, progress func(JobProgress)) (Restored, error) {
+	if name == "waits" {
+		progress(JobProgress{Step: "running", Owner: "destination"})
+		<-ctx.Done()
+		return Restored{}, Owned(context.Cause(ctx), "destination")
+	}
 	if name == "nothing" {
 		return Restored{}, Errorf(CodeNotFound, "image nothing not found")
 	}
@@ -56,6 +61,24 @@ func TestImageVMs(t *testing.T) {
 	}
 }
 
+// TestRestoreInterrupted holds that the end of the client's context ends the job, and that the client hears from the
+// server who has the VM.
+func TestRestoreInterrupted(t *testing.T) {
+	c := startVMs(t, &fakeVMs{}, Access{Changes: true})
+	ctx, cancel := context.WithCancel(t.Context())
+	r, err := c.RestoreImage(ctx, "waits", RestoreImage{}, func(p JobProgress) {
+		if p.Owner == "destination" {
+			cancel()
+		}
+	})
+	if err == nil || err.Error() != ErrInterrupted.Error() || OwnerOf(err) != "destination" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if err := c.endJob(t.Context(), "nothing"); CodeOf(err) != CodeNotFound {
+		t.Errorf("the end of a job that is not there: %v", err)
+	}
+}
+
 // TestImageVMsAreForTheOwner holds that nobody but who has the admin socket can make the server listen or connect:
 // a token does not do.
 func TestImageVMsAreForTheOwner(t *testing.T) {
@@ -65,5 +88,8 @@ func TestImageVMsAreForTheOwner(t *testing.T) {
 	}
 	if _, err := c.RestoreImage(t.Context(), "vm", RestoreImage{}, nil); CodeOf(err) != CodeForbidden {
 		t.Errorf("restore: %v", err)
+	}
+	if err := c.endJob(t.Context(), "any"); CodeOf(err) != CodeForbidden {
+		t.Errorf("end: %v", err)
 	}
 }

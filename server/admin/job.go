@@ -41,7 +41,7 @@ func serveJob[T any](w http.ResponseWriter, r *http.Request, work func(ctx conte
 	}
 	result, err := work(r.Context(), func(p JobProgress) { say(jobLine[T]{Progress: &p}) })
 	if err != nil {
-		say(jobLine[T]{Error: &Error{Code: CodeOf(err), Message: err.Error()}})
+		say(jobLine[T]{Error: &Error{Code: CodeOf(err), Message: err.Error(), Owner: OwnerOf(err)}})
 		return
 	}
 	say(jobLine[T]{Result: &result})

@@ -39,6 +39,7 @@ type Access struct {
 type Server struct {
 	cfg     Config
 	metrics http.Handler
+	jobs    jobs
 }
 
 // New makes a server.

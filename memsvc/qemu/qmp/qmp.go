@@ -14,10 +14,15 @@ import (
 	"net"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrCommand: QEMU refused a command. The error says why in QEMU's words.
 var ErrCommand = errors.New("refused by QEMU")
+
+// ErrClosed: QEMU has closed the monitor, as it does when it ends.
+var ErrClosed = errors.New("QEMU closed the monitor")
 
 // Limits of what is read.
 const (
@@ -131,7 +136,7 @@ func (c *Client) execute(ctx context.Context, q request, command string, result 
 	_, err = c.conn.Write(append(line, '\n'))
 	stop()
 	if err != nil {
-		return fmt.Errorf("QMP %s: %w", command, cause(ctx, err))
+		return fmt.Errorf("QMP %s: %w", command, cause(ctx, closed(err)))
 	}
 	for {
 		m, err := c.receive(ctx)
@@ -186,9 +191,9 @@ func (c *Client) receive(ctx context.Context) (message, error) {
 	if !c.scan.Scan() {
 		err := c.scan.Err()
 		if err == nil {
-			err = errors.New("QEMU closed the monitor")
+			err = ErrClosed
 		}
-		return m, cause(ctx, err)
+		return m, cause(ctx, closed(err))
 	}
 	if err := json.Unmarshal(c.scan.Bytes(), &m); err != nil {
 		return m, err
@@ -203,6 +208,14 @@ func (c *Client) receive(ctx context.Context) (message, error) {
 // interruptible lets ctx end reads and writes until the function that it returns is called.
 func (c *Client) interruptible(ctx context.Context) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { c.conn.SetDeadline(time.Unix(1, 0)) })
+}
+
+// closed tells a connection whose other end is gone from other failures.
+func closed(err error) error {
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		return fmt.Errorf("%w: %w", ErrClosed, err)
+	}
+	return err
 }
 
 func cause(ctx context.Context, err error) error {

@@ -83,6 +83,40 @@ func TestExecute(t *testing.T) {
 	}
 }
 
+// TestClosed holds that the end of QEMU is told from other failures, whether it shows when a command is sent or when the
+// reply is awaited.
+func TestClosed(t *testing.T) {
+	path := serve(t, greeting, ok)
+	c, err := Dial(t.Context(), "unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.conn.Write([]byte("no JSON\n")); err != nil { // has this monitor hang up
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := c.Execute(t.Context(), "query-status", nil, nil); !errors.Is(err, ErrClosed) {
+			t.Errorf("got %v", err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	silent, err := Dial(t.Context(), "unix", serve(t, greeting, func(execute string, oob bool, id int) string {
+		if execute == "query-status" {
+			return ""
+		}
+		return ok(execute, oob, id)
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	if err := silent.Execute(ctx, "query-status", nil, nil); err == nil || errors.Is(err, ErrClosed) {
+		t.Errorf("of one that is silent: %v", err)
+	}
+}
+
 func TestDialFails(t *testing.T) {
 	silent := func(string, bool, int) string { return "" }
 	for name, test := range map[string]struct {

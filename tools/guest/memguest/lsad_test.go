@@ -138,8 +138,7 @@ func (s *server) restoreImage(ctx context.Context, o Options, name string) (*VM,
 	return vm, r
 }
 
-// TestCommands is the way of a user: save a VM, resume it twice, fork the image, resume the fork, and save what came
-// of it.
+// TestCommands is the way of a user: save a VM with its disk, resume forks of the image, and save what came of one.
 func TestCommands(t *testing.T) {
 	ctx := withPatience(t)
 	o := Options{MemoryMiB: 256, UsedMiB: 40, FreedMiB: 100}
@@ -166,8 +165,12 @@ func TestCommands(t *testing.T) {
 	if len(image.Volumes) != 1 || image.Volumes[0].Name != "disk" {
 		t.Errorf("volumes %+v", image.Volumes)
 	}
-	for range 2 {
-		vm, r := s.restoreImage(ctx, o, "one")
+	if _, errs, err := s.start(ctx, "image", "restore", "one", "--qmp", "nobody")(); err == nil || !strings.Contains(errs, "lsad image fork one") {
+		t.Errorf("an image with disks was restored without a fork: %v: %s", err, errs)
+	}
+	for _, name := range []string{"first", "second"} {
+		s.run(ctx, nil, "image", "fork", "one", name)
+		vm, r := s.restoreImage(ctx, o, name)
 		t.Logf("restored: %+v", r)
 		if r.Owner != "destination" || r.DataPages > image.Pages.Total-image.Pages.Free-image.Pages.Zero || r.DataPages+r.ZeroPages != image.Pages.Total {
 			t.Errorf("restored %+v", r)

@@ -162,6 +162,9 @@ func TestMigrateInterrupted(t *testing.T) {
 		}
 		status, err := src.QMP.Status(ctx)
 		check(t, err)
+		if handed, code := status == "postmigrate", cmd.ProcessState.ExitCode(); (code == 3) != handed {
+			t.Errorf("exit code %d, and the source is %s: %s", code, status, &errs)
+		}
 		lines := strings.Split(strings.TrimSpace(errs.String()), "\n")
 		switch text := lines[len(lines)-1]; {
 		case text == "", strings.HasSuffix(text, "the VM is at the source"): // "": it had not begun

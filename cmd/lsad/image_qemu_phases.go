@@ -1,0 +1,57 @@
+package main
+
+import (
+	"sync/atomic"
+
+	"lsad/memsvc"
+	"lsad/memsvc/qemu"
+)
+
+// restoredTo tells who has the VM after a failed restore, and what to do.
+func restoredTo(p qemu.Progress, name string) string {
+	switch {
+	case p.Owner == qemu.Nobody && !p.Ran:
+		return "it had not shown that it runs the VM, its own log says why; the image is as it was: restore it again"
+	case p.Owner == qemu.Nobody:
+		return "what it has done since it was resumed is lost; the image is as it was: restore it again"
+	case p.Owner != qemu.Destination:
+		return "the VM does not run at the destination"
+	case !p.Ran:
+		return "the VM has been handed to the destination, which has not shown that it runs: if its QEMU has ended restore the image again, if not have it listen again (migrate-recover), then run lsad image restore " + name + " again, with --resume"
+	}
+	return "the VM has been handed to the destination, which needs the rest of its memory from here: have it listen again (migrate-recover), then run lsad image restore " + name + " again, with --resume"
+}
+
+// phases shows the progress of a VM's way to its destination at to, and notes who has it.
+func phases(show *memsvc.Progress, to string, owner *atomic.Value) func(qemu.Progress) {
+	step, done := "", int64(0)
+	return func(p qemu.Progress) {
+		total := p.TotalPages * qemu.PageSize
+		owner.Store(p.Owner)
+		if text := phaseText(p, to); text != step {
+			step, done = text, 0
+			show.Begin(step, total)
+		}
+		show.Add(p.SentPages*qemu.PageSize - done)
+		done = p.SentPages * qemu.PageSize
+	}
+}
+
+func phaseText(p qemu.Progress, to string) string {
+	switch p.Phase {
+	case qemu.Running:
+		return "runs at the destination, which gets its memory"
+	case qemu.Interrupted:
+		return "interrupted: waiting until the destination has begun to run the VM, 10 seconds at most; ending before would end it there"
+	case qemu.Paused:
+		return lostText(to)
+	case qemu.Resuming:
+		return "the destination is back"
+	}
+	return string(p.Phase)
+}
+
+// lostText says what is waited for when a destination was lost, and how to end that.
+func lostText(to string) string {
+	return "the connection to the destination is lost, and the VM waits there; waiting until it listens at " + to + " again (migrate-recover). If its QEMU has ended, Ctrl-C ends this"
+}
