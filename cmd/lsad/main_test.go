@@ -65,6 +65,14 @@ func oneByOne(t *testing.T) {
 	}
 }
 
+// onlyFull skips a test that starts many programs one by one, unless all is to be run.
+func onlyFull(t *testing.T) {
+	t.Helper()
+	if os.Getenv("LSAD_TEST") != "full" {
+		t.Skip("takes long: set LSAD_TEST=full to run it")
+	}
+}
+
 // result is what a program said, and how it ended.
 type result struct {
 	stdout, stderr string
