@@ -47,6 +47,7 @@ func tree(t *testing.T, dir string) string {
 
 // TestBadStart are starts that fail before there is an array: each says why, and leaves nothing behind.
 func TestBadStart(t *testing.T) {
+	oneByOne(t)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -155,6 +156,7 @@ func editSuper(t *testing.T, path string, fn func(s *format.Superblock)) {
 // TestDamagedArray are arrays that were tampered with while they were stopped: the start says what is wrong and
 // changes nothing.
 func TestDamagedArray(t *testing.T) {
+	onlyFull(t)
 	base := t.TempDir()
 	p := serveIn(t, base, tiny...)
 	needTool(t, "qemu-io")
@@ -212,6 +214,7 @@ func TestDamagedArray(t *testing.T) {
 
 // TestOneSuperblockCopy flips a bit in one copy: the array opens, and lsad check says so.
 func TestOneSuperblockCopy(t *testing.T) {
+	oneByOne(t)
 	dir := t.TempDir()
 	serveIn(t, dir, small...).stop()
 	edit(t, filepath.Join(dir, "lsad-data/d1"), format.SuperblockOffsetB, func(p []byte) { p[100] ^= 1 })
@@ -227,6 +230,7 @@ func TestOneSuperblockCopy(t *testing.T) {
 }
 
 func TestCheckFindsDamagedData(t *testing.T) {
+	oneByOne(t)
 	needTool(t, "qemu-io")
 	dir := t.TempDir()
 	p := serveIn(t, dir, small...)
@@ -275,6 +279,7 @@ func TestCheckFindsDamagedData(t *testing.T) {
 
 // TestDumpUnusedSegment: nothing to show is said, not shown.
 func TestDumpUnusedSegment(t *testing.T) {
+	oneByOne(t)
 	dir := t.TempDir()
 	serveIn(t, dir, small...).stop()
 	if out := must(t, dir, "dump", "--segment=0/7"); !strings.Contains(out, "segment 0/7 was never used") {
@@ -383,6 +388,7 @@ func TestFullArray(t *testing.T) {
 
 // TestLostMemberFile opens an array by naming its devices.
 func TestLostMemberFile(t *testing.T) {
+	oneByOne(t)
 	dir := t.TempDir()
 	serveIn(t, dir, tiny...).stop()
 	if err := os.Remove(filepath.Join(dir, "lsad-data/array.toml")); err != nil {
@@ -395,6 +401,7 @@ func TestLostMemberFile(t *testing.T) {
 }
 
 func TestCommandUsage(t *testing.T) {
+	oneByOne(t)
 	dir := t.TempDir()
 	for _, tt := range []struct {
 		args  []string
@@ -428,6 +435,7 @@ func TestCommandUsage(t *testing.T) {
 }
 
 func TestMaxVolumeSize(t *testing.T) {
+	oneByOne(t)
 	dir := t.TempDir()
 	p := serveIn(t, dir, small...)
 	if v := mustJSON[admin.Volume](t, dir, "volume", "create", "huge", "4EiB"); v.SizeBytes != lsa.MaxVolumeSize {

@@ -52,6 +52,7 @@ func lose(t *testing.T, path string) {
 // TestDamagedStore damages each kind of file of a metadata store: the start and the check say which file it is and what
 // can be done, and change nothing.
 func TestDamagedStore(t *testing.T) {
+	onlyFull(t)
 	needTool(t, "qemu-io")
 	base := t.TempDir()
 	p := serveIn(t, base, tiny...)

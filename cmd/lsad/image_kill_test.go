@@ -18,14 +18,14 @@ func TestImportKilled(t *testing.T) {
 	needTool(t, "nbdinfo", "cmp")
 	rounds := 4
 	if os.Getenv("LSAD_TEST") == "full" {
-		rounds = 30
+		rounds = 14
 	}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 	dir := t.TempDir()
 	p := serveIn(t, dir, small...)
-	mustSh(t, dir, "head -c 48M /dev/urandom > ram && head -c 100001 /dev/urandom > state")
+	mustSh(t, dir, "head -c 24M /dev/urandom > ram && head -c 100001 /dev/urandom > state")
 	args := strings.Fields("image import vm ram --state state --with-volume vol0 --paused")
 	began := time.Now()
 	must(t, dir, args...)

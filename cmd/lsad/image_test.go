@@ -365,6 +365,7 @@ func TestBarText(t *testing.T) {
 }
 
 func TestBadImports(t *testing.T) {
+	oneByOne(t)
 	dir := t.TempDir()
 	p := serveIn(t, dir, tiny...)
 	makeRAM(t, filepath.Join(dir, "ram"), 3)

@@ -56,6 +56,23 @@ func needTool(t *testing.T, names ...string) {
 	}
 }
 
+// oneByOne marks a test of commands that come one after the other and end at once, most of them in an error. The race
+// detector would see nothing in it, and starts programs five times as slowly.
+func oneByOne(t *testing.T) {
+	t.Helper()
+	if race {
+		t.Skip("nothing in it runs beside anything else")
+	}
+}
+
+// onlyFull skips a test that starts many programs one by one, unless all is to be run.
+func onlyFull(t *testing.T) {
+	t.Helper()
+	if os.Getenv("LSAD_TEST") != "full" {
+		t.Skip("takes long: set LSAD_TEST=full to run it")
+	}
+}
+
 // result is what a program said, and how it ended.
 type result struct {
 	stdout, stderr string

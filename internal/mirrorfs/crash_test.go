@@ -107,9 +107,9 @@ func (m *model) work(t *testing.T, s *store, c *crasher, rng *rand.Rand, next *u
 // TestCrash loses power on both sides at any operation, also while they are made equal, again and again. Each time the
 // store has all that was flushed, and so has each side alone.
 func TestCrash(t *testing.T) {
-	runs := 12
+	runs := 5
 	if os.Getenv("LSAD_TEST") == "full" {
-		runs = 60
+		runs = 40
 	}
 	for run := range runs {
 		seed := uint64(time.Now().UnixNano()) + uint64(run)

@@ -12,11 +12,11 @@ import (
 )
 
 // TestExplore looks for violations with a fresh seed for a while: a few seconds, or
-// half a minute with LSAD_TEST=full. `make soak` goes on for 200,000 states.
-func TestExplore(t *testing.T) { explore(t, false, 4*time.Second, 30*time.Second) }
+// twenty with LSAD_TEST=full. `make soak` goes on for 200,000 states.
+func TestExplore(t *testing.T) { explore(t, false, 4*time.Second, 20*time.Second) }
 
 // TestExploreDevices is TestExplore of whole devices that die, are lost, come and go.
-func TestExploreDevices(t *testing.T) { explore(t, true, 2*time.Second, 15*time.Second) }
+func TestExploreDevices(t *testing.T) { explore(t, true, 2*time.Second, 10*time.Second) }
 
 func explore(t *testing.T, devices bool, short, full time.Duration) {
 	t.Helper()

@@ -11,27 +11,15 @@ import (
 // nbdDisk is vol0 through the kernel's NBD client.
 var nbdDisk = localDisk{dev: "/dev/nbd0", attach: "attach vol0 /dev/nbd0", detach: "detach /dev/nbd0"}
 
-// TestAttach runs lsad attach against the kernel's driver, in one guest with one array.
-func TestAttach(t *testing.T) {
-	vm, options := startLocal(t, nil)
-	local(t, vm, "serve")
-	for _, test := range []struct {
-		name string
-		run  func(*testing.T, *guest.VM)
-	}{
-		{"device", attachDevice},
-		{"ext4", func(t *testing.T, vm *guest.VM) { fileSystemLocal(t, vm, nbdDisk, "mkfs.ext4 -q -F", "e2fsck -f -n") }},
-		{"xfs", func(t *testing.T, vm *guest.VM) { fileSystemLocal(t, vm, nbdDisk, "mkfs.xfs -q -f", "xfs_repair -n") }},
-		{"killed server", func(t *testing.T, vm *guest.VM) { killLocal(t, vm, nbdDisk, killWays...) }},
-		{"restarts", attachRestarts},
-		{"cycles", func(t *testing.T, vm *guest.VM) { cyclesLocal(t, vm, nbdDisk) }},
-		{"lost power", attachLostPower},
-		{"power cut", func(t *testing.T, vm *guest.VM) { powerLocal(t, vm, options, nbdDisk) }},
-	} {
-		if !t.Run(test.name, func(t *testing.T) { test.run(t, vm) }) {
-			break
-		}
-	}
+// attachTests are those of lsad attach, against the kernel's NBD driver.
+var attachTests = []localTest{
+	{"device", attachDevice},
+	{"ext4", func(t *testing.T, vm *guest.VM) { fileSystemLocal(t, vm, nbdDisk, "mkfs.ext4 -q -F", "e2fsck -f -n") }},
+	{"xfs", func(t *testing.T, vm *guest.VM) { fileSystemLocal(t, vm, nbdDisk, "mkfs.xfs -q -f", "xfs_repair -n") }},
+	{"killed server", func(t *testing.T, vm *guest.VM) { killLocal(t, vm, nbdDisk, killWays...) }},
+	{"restarts", attachRestarts},
+	{"cycles", func(t *testing.T, vm *guest.VM) { cyclesLocal(t, vm, nbdDisk) }},
+	{"lost power", attachLostPower},
 }
 
 // attachDevice looks at the bare device, and at what is refused.

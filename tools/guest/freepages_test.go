@@ -106,17 +106,19 @@ func qmp(t *testing.T, vm *guest.VM, command string, arguments any) {
 // TestFreePages compares the pages that guestmem finds free in stopped guests
 // with what the guests say themselves and with what makedumpfile finds, and
 // then takes those pages away: the guest must go on as if nothing had happened.
+// Two of the guests go on to further tests, which saves booting more.
 func TestFreePages(t *testing.T) {
 	for name, test := range map[string]struct {
 		options guest.Options
 		low     int64 // RAM below 4 GiB, in bytes
 		levels  int
+		more    func(t *testing.T, vm *guest.VM, memory *guestmem.Memory, ram string)
 	}{
-		"6.12":                  {guest.Options{}, 1 << 40, 4},
-		"6.1, five levels":      {guest.Options{Kernel: "6.1", CPUs: 2}, 1 << 40, 5},
-		"6.1, four levels":      {guest.Options{Kernel: "6.1", CPU: "max,la57=off", Append: "hugetlb_free_vmemmap=on hugepages=32"}, 1 << 40, 4},
-		"6.12, RAM over 4 GiB":  {guest.Options{MemoryMiB: 4608, CPUs: 2}, 3 << 30, 4},
-		"6.1 on q35, over 4GiB": {guest.Options{Kernel: "6.1", MemoryMiB: 3072, Machine: "q35"}, 2 << 30, 5},
+		"6.12":                  {guest.Options{CPUs: 3}, 1 << 40, 4, atAnyMoment},
+		"6.1, five levels":      {guest.Options{Kernel: "6.1", CPUs: 2}, 1 << 40, 5, afterReset},
+		"6.1, four levels":      {guest.Options{Kernel: "6.1", CPU: "max,la57=off", Append: "hugetlb_free_vmemmap=on hugepages=32"}, 1 << 40, 4, nil},
+		"6.12, RAM over 4 GiB":  {guest.Options{MemoryMiB: 4608, CPUs: 2}, 3 << 30, 4, nil},
+		"6.1 on q35, over 4GiB": {guest.Options{Kernel: "6.1", MemoryMiB: 3072, Machine: "q35"}, 2 << 30, 5, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := ramDir(t)
@@ -124,11 +126,12 @@ func TestFreePages(t *testing.T) {
 			o.MemoryFile = filepath.Join(dir, "ram")
 			o.Modules = []string{"qemu_fw_cfg"} // tells QEMU where the note is
 			o.QEMU = []string{"-device", "vmcoreinfo"}
+			o.Files = map[string]string{"/random": randomFile(t)}
 			vm := guest.Start(t, o)
 			sum := vm.MustRun(t, `
-				dd if=/dev/urandom of=/tmp/kept bs=1M count=40 2>/dev/null
+				for n in 1 2 3 4 5; do cat /random; done > /tmp/kept
 				for n in 1 2 3 4; do cat /tmp/kept; done > /tmp/gone
-				dd if=/dev/urandom of=/tmp/kept2 bs=1M count=8 2>/dev/null
+				cat /random > /tmp/kept2
 				rm /tmp/gone
 				dmesg -c > /dev/null
 				sha256sum /tmp/kept /tmp/kept2`)
@@ -163,15 +166,17 @@ func TestFreePages(t *testing.T) {
 				cmp -n 41943040 /tmp/again /tmp/kept
 				sync
 				if dmesg | grep -v 'soft lockup' | grep -iwE 'bug|oops|corrupt|corrupted|corruption|bad page'; then exit 1; fi`)
+			if test.more != nil {
+				test.more(t, vm, m, o.MemoryFile)
+			}
 		})
 	}
 }
 
-// TestFreePagesAtAnyMoment stops a guest again and again while all its processors
-// take and free memory, so that blocks are on their way between lists.
-func TestFreePagesAtAnyMoment(t *testing.T) {
-	ram := filepath.Join(ramDir(t), "ram")
-	vm := guest.Start(t, guest.Options{CPUs: 3, MemoryFile: ram})
+// atAnyMoment stops a guest again and again while all its processors take and
+// free memory, so that blocks are on their way between lists.
+func atAnyMoment(t *testing.T, vm *guest.VM, memory *guestmem.Memory, _ string) {
+	vm.MustRun(t, "rm /tmp/again") // room for the load
 	churn, err := vm.Go(`
 		for n in 1 2 3; do
 			while :; do head -c 20m /dev/zero > /tmp/$n; rm /tmp/$n; done &
@@ -180,7 +185,6 @@ func TestFreePagesAtAnyMoment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	memory := mapRAM(t, ram, 1<<40)
 	moving := 0
 	for i := range 60 {
 		qmp(t, vm, "stop", nil)
@@ -201,19 +205,15 @@ func TestFreePagesAtAnyMoment(t *testing.T) {
 	}
 }
 
-// TestFreePagesAfterReset holds that what an earlier life of the machine left in
-// its RAM, notes and memory maps among it, does not mislead.
-func TestFreePagesAfterReset(t *testing.T) {
-	ram := filepath.Join(ramDir(t), "ram")
-	vm := guest.Start(t, guest.Options{Kernel: "6.1", MemoryFile: ram})
-	vm.MustRun(t, `dd if=/dev/urandom of=/tmp/seed bs=1M count=40 2>/dev/null
-		for n in 1 2 3 4; do cat /tmp/seed; done > /tmp/gone; rm /tmp/gone /tmp/seed`)
+// afterReset holds that what an earlier life of the machine left in its RAM,
+// notes and memory maps among it, does not mislead.
+func afterReset(t *testing.T, vm *guest.VM, memory *guestmem.Memory, ram string) {
 	if err := vm.Reset(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	sum := vm.MustRun(t, "dd if=/dev/urandom of=/tmp/kept bs=1M count=48 2>/dev/null; sha256sum /tmp/kept")
+	sum := vm.MustRun(t, "for n in 1 2 3 4 5 6; do cat /random; done > /tmp/kept; sha256sum /tmp/kept")
 	qmp(t, vm, "stop", nil)
-	set, r, err := guestmem.FreePages(t.Context(), mapRAM(t, ram, 1<<40), guestmem.Options{})
+	set, r, err := guestmem.FreePages(t.Context(), memory, guestmem.Options{})
 	t.Logf("%+v", r)
 	if err != nil || set == nil {
 		t.Fatal(err)

@@ -21,7 +21,7 @@ import (
 // busyScript has a guest use and free 600 MiB, and keep some data.
 const busyScript = `
 	mount -t tmpfs -o size=800m none /mnt
-	dd if=/dev/urandom of=/mnt/seed bs=1M count=60 2>/dev/null
+	for i in 1 2 3 4 5 6 7 8; do cat /random; done | head -c 60m >/mnt/seed
 	for i in 1 2 3 4 5 6 7 8 9; do cp /mnt/seed /mnt/$i; done
 	head -c 32m /mnt/3 > /tmp/kept
 	rm /mnt/*`
@@ -31,7 +31,7 @@ const busyScript = `
 // free nor zero, and takes hardly more than those.
 func TestImageImport(t *testing.T) {
 	ram := filepath.Join(ramDir(t), "ram")
-	vm := guest.Start(t, guest.Options{MemoryMiB: 1024, MemoryFile: ram})
+	vm := guest.Start(t, guest.Options{MemoryMiB: 1024, MemoryFile: ram, Files: map[string]string{"/random": randomFile(t)}})
 	vm.MustRun(t, busyScript)
 	server := startServer(t, "lsad")
 	client := admin.NewClient("unix", filepath.Join(server.dir, config.AdminSocket), "")

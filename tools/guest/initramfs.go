@@ -30,7 +30,11 @@ ip link set eth0 up
 ip route add default via ` + HostIP
 
 // writeInitramfs writes the guest's file system to path.
-func writeInitramfs(ctx context.Context, path string, k *Kernel, agent string, o Options) error {
+func writeInitramfs(ctx context.Context, path string, k *Kernel, o Options) error {
+	init, err := agent()
+	if err != nil {
+		return err
+	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
@@ -38,7 +42,7 @@ func writeInitramfs(ctx context.Context, path string, k *Kernel, agent string, o
 	defer f.Close()
 	c := newCpioWriter(f)
 	c.device("/dev/console", 5, 1)
-	c.file("/init", agent)
+	c.bytes("/init", 0o755, init)
 	for _, add := range []func() error{
 		func() error { return addPrograms(ctx, c, o) },
 		func() error { return addBusybox(ctx, c) },

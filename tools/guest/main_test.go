@@ -2,6 +2,7 @@ package guest_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"os/exec"
@@ -32,6 +33,19 @@ func runTests(m *testing.M) int {
 	defer os.RemoveAll(dir)
 	builds.dir, builds.done = dir, map[string]string{}
 	return m.Run()
+}
+
+// randomFile returns a file of 8 MiB of random data, for guests that need more of it than an emulated /dev/urandom soon
+// makes.
+func randomFile(t *testing.T) string {
+	t.Helper()
+	data := make([]byte, 8<<20)
+	rand.Read(data)
+	path := filepath.Join(t.TempDir(), "random")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // buildTest returns the static test program of a package of this module.

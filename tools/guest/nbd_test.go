@@ -145,14 +145,14 @@ func fileSystemTest(t *testing.T, vm *guest.VM, fsys fileSystem) {
 	s := startServer(t, *serverFlag, "--segment-size", "512KiB")
 	attach(t, vm, s)
 	vm.MustRun(t, fsys.mkfs+"; mount /dev/nbd0 /mnt; mkdir /mnt/tree")
-	t.Log(vm.MustRun(t, "filetree write /mnt/tree 1 2500; filetree verify /mnt/tree 1 2500"))
+	t.Log(vm.MustRun(t, "filetree write /mnt/tree 1 500; filetree verify /mnt/tree 1 500"))
 	vm.MustRun(t, "umount /mnt")
 	detach(t, vm)
 	attach(t, vm, s)
 	vm.MustRun(t, fsys.fsck+" >/tmp/fsck 2>&1 || { cat /tmp/fsck >&2; exit 1; }")
-	vm.MustRun(t, "mount /dev/nbd0 /mnt; filetree verify /mnt/tree 1 2500")
+	vm.MustRun(t, "mount /dev/nbd0 /mnt; filetree verify /mnt/tree 1 500")
 	trimTest(t, vm, s)
-	vm.MustRun(t, `filetree verify /mnt/tree 1 2500; umount /mnt; `+fsys.fsck+" >/tmp/fsck 2>&1 || { cat /tmp/fsck >&2; exit 1; }")
+	vm.MustRun(t, `filetree verify /mnt/tree 1 500; umount /mnt; `+fsys.fsck+" >/tmp/fsck 2>&1 || { cat /tmp/fsck >&2; exit 1; }")
 	detach(t, vm)
 }
 

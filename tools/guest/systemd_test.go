@@ -21,7 +21,7 @@ func TestSystemd(t *testing.T) {
 		t.Skip("boots an emulated machine: set LSAD_TEST=full to run it")
 	}
 	o := systemOptions(t)
-	vm := startSystem(t, o)
+	vm, started := startSystem(t, o)
 	vm.MustRun(t, "cd /root/lsad; depmod 2>/dev/null\n"+tested(t, "OPERATING.md", "systemd"))
 	if who := vm.MustRun(t, "stat -c %U /var/lib/lsad/dev0; systemctl show -P User lsad"); who != "lsad\nlsad\n" {
 		t.Errorf("the server runs as, and its files belong to, %q", who)
@@ -31,7 +31,7 @@ func TestSystemd(t *testing.T) {
 	vm.MustRun(t, mountScript(t))
 	writers := systemWriters(t, vm)
 	vm.MustRun(t, progress+"systemctl restart lsad; progress; progress")
-	vm.MustRun(t, progress+"systemctl kill --kill-who=main -s KILL lsad; progress; progress; [ $(systemctl show -P NRestarts lsad) = 1 ]")
+	vm.MustRun(t, progress+"systemctl kill --kill-who=main -s KILL lsad; progress; progress; [ $(systemctl show -P NRestarts lsad) -ge 1 ]")
 	vm.MustRun(t, "touch /run/enough")
 	for _, job := range writers {
 		if out, err := job.Wait(t.Context()); err != nil || out.Code != 0 {
@@ -39,16 +39,16 @@ func TestSystemd(t *testing.T) {
 		}
 	}
 	vm.MustRun(t, verifyTrees)
-	shutdown(t, vm, "reboot")
+	shutdown(t, vm, started, "reboot")
 
-	vm = startSystem(t, o)
+	vm, started = startSystem(t, o)
 	got := vm.MustRun(t, `findmnt -n -o SOURCE /srv/db; findmnt -n -o SOURCE /srv/web; systemctl --failed --no-legend
 		lsad status --dir /var/lib/lsad | sed -n 's/^Last start: *\([^,]*\),.*/\1/p'; dmesg | grep -c -E 'EXT4-fs .*(recover|error)' || true`)
 	if want := "/dev/ublkb0\n/dev/nbd0\nafter a clean stop\n0\n"; got != want {
 		t.Errorf("after a reboot: %q, want %q", got, want)
 	}
 	vm.MustRun(t, verifyTrees)
-	shutdown(t, vm, "poweroff")
+	shutdown(t, vm, started, "poweroff")
 }
 
 // systemOptions is a guest with systemd, the program and packaging/.
@@ -68,6 +68,8 @@ func systemOptions(t *testing.T) guest.Options {
 	}
 	o := guest.Options{
 		MemoryMiB: 1536, CPUs: 2, System: true, Modules: []string{"ext4"},
+		// An emulated machine on a busy host may take longer for its disks than the 90 s after which systemd gives up.
+		Append: "systemd.default_timeout_start_sec=600 systemd.default_device_timeout_sec=600",
 		Files: map[string]string{
 			"/root/lsad/bin/lsad":     build(t, "lsad/cmd/lsad"),
 			"/usr/local/bin/filetree": buildTool(t, "filetree"),
@@ -95,8 +97,8 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// startSystem boots and waits until everything was started that is to be.
-func startSystem(t *testing.T, o guest.Options) *guest.VM {
+// startSystem boots and waits until everything was started that is to be. It says how long that took.
+func startSystem(t *testing.T, o guest.Options) (*guest.VM, time.Duration) {
 	t.Helper()
 	began := time.Now()
 	vm := guest.Start(t, o)
@@ -105,11 +107,12 @@ func startSystem(t *testing.T, o guest.Options) *guest.VM {
 			if [ "$s" = running ] || [ "$s" = degraded ]; then break; fi
 			sleep 0.2
 		done; echo $s; cat /proc/uptime`)
-	t.Logf("after %.0f s: %s", time.Since(began).Seconds(), strings.Join(strings.Fields(state), " "))
+	took := time.Since(began)
+	t.Logf("after %.0f s: %s", took.Seconds(), strings.Join(strings.Fields(state), " "))
 	if !strings.HasPrefix(state, "running") {
 		t.Errorf("the system is %s", vm.MustRun(t, "systemctl list-jobs; systemctl --failed; journalctl --no-pager -b | tail -100"))
 	}
-	return vm
+	return vm, took
 }
 
 // tested is a block of commands of the documentation.
@@ -180,14 +183,15 @@ const verifyTrees = `echo 3 >/proc/sys/vm/drop_caches
 		for i in $(seq $(cat $dir/count)); do filetree verify $dir/$i $i 20; done
 	done`
 
-// shutdown has the guest shut down by itself.
-func shutdown(t *testing.T, vm *guest.VM, how string) {
+// shutdown has the guest shut down by itself, which takes less time than it took to start: where that was long, the host
+// is busy.
+func shutdown(t *testing.T, vm *guest.VM, started time.Duration, how string) {
 	t.Helper()
 	began := time.Now()
 	if _, err := vm.Go("systemctl "+how, nil); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Minute, errors.New("it hangs"))
+	ctx, cancel := context.WithTimeoutCause(t.Context(), max(2*time.Minute, 5*started), errors.New("it hangs"))
 	defer cancel()
 	if err := vm.WaitOff(ctx); err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@ package guest_test
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
@@ -12,35 +11,20 @@ import (
 // ublkDisk is vol0 through ublk.
 var ublkDisk = localDisk{dev: "/dev/ublkb0", attach: "lsad ublk add vol0 >/dev/null", detach: "lsad ublk del vol0 >/dev/null"}
 
-// TestUblk runs lsad's ublk devices against the kernel's driver, in one guest with one array.
-func TestUblk(t *testing.T) {
-	if os.Getenv("LSAD_TEST") != "full" {
-		t.Skip("boots an emulated machine: set LSAD_TEST=full to run it")
-	}
-	vm, options := startLocal(t, map[string]string{"/usr/local/bin/ublk.test": buildTest(t, "lsad/server/ublk")})
-	local(t, vm, "serve")
-	for _, test := range []struct {
-		name string
-		run  func(*testing.T, *guest.VM)
-	}{
-		{"driver", ublkDriver},
-		{"device", ublkDevice},
-		{"ext4", func(t *testing.T, vm *guest.VM) { fileSystemLocal(t, vm, ublkDisk, "mkfs.ext4 -q -F", "e2fsck -f -n") }},
-		{"xfs", func(t *testing.T, vm *guest.VM) { fileSystemLocal(t, vm, ublkDisk, "mkfs.xfs -q -f", "xfs_repair -n") }},
-		{"killed server", func(t *testing.T, vm *guest.VM) { killLocal(t, vm, ublkDisk, killWays...) }},
-		{"killed server with every request under way", func(t *testing.T, vm *guest.VM) {
-			shallow := ublkDisk
-			shallow.attach = "lsad ublk add vol0 --depth 4 >/dev/null"
-			killLocal(t, vm, shallow, "--rw=randwrite --bs=4k --iodepth=32 --size=64m --io_size=32m --fsync=8")
-		}},
-		{"stops", ublkStops},
-		{"cycles", func(t *testing.T, vm *guest.VM) { cyclesLocal(t, vm, ublkDisk) }},
-		{"power cut", func(t *testing.T, vm *guest.VM) { powerLocal(t, vm, options, ublkDisk) }},
-	} {
-		if !t.Run(test.name, func(t *testing.T) { test.run(t, vm) }) {
-			break
-		}
-	}
+// ublkTests are those of lsad's ublk devices, against the kernel's driver.
+var ublkTests = []localTest{
+	{"driver", ublkDriver},
+	{"device", ublkDevice},
+	{"ext4", func(t *testing.T, vm *guest.VM) { fileSystemLocal(t, vm, ublkDisk, "mkfs.ext4 -q -F", "e2fsck -f -n") }},
+	{"xfs", func(t *testing.T, vm *guest.VM) { fileSystemLocal(t, vm, ublkDisk, "mkfs.xfs -q -f", "xfs_repair -n") }},
+	{"killed server", func(t *testing.T, vm *guest.VM) { killLocal(t, vm, ublkDisk, killWays...) }},
+	{"killed server with every request under way", func(t *testing.T, vm *guest.VM) {
+		shallow := ublkDisk
+		shallow.attach = "lsad ublk add vol0 --depth 4 >/dev/null"
+		killLocal(t, vm, shallow, "--rw=randwrite --bs=4k --iodepth=32 --size=64m --io_size=12m --fsync=8")
+	}},
+	{"stops", ublkStops},
+	{"cycles", func(t *testing.T, vm *guest.VM) { cyclesLocal(t, vm, ublkDisk) }},
 }
 
 // ublkDriver runs those tests of package ublk that take the driver, and holds that the driver did not complain.

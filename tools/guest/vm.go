@@ -70,12 +70,8 @@ func Boot(ctx context.Context, o Options) (*VM, error) {
 }
 
 func (vm *VM) boot(ctx context.Context, qemu string, k *Kernel, o Options) error {
-	agent := filepath.Join(vm.dir, "agent")
-	if err := BuildGo(ctx, "lsad/tools/guest/agent", agent); err != nil {
-		return err
-	}
 	initramfs := filepath.Join(vm.dir, "initramfs")
-	if err := writeInitramfs(ctx, initramfs, k, agent, o); err != nil {
+	if err := writeInitramfs(ctx, initramfs, k, o); err != nil {
 		return err
 	}
 	for _, d := range o.Disks {

@@ -59,9 +59,10 @@ func (a *agent) send(ev wire.Event) {
 }
 
 // openPort opens the harness's port. Its name reaches the kernel some time
-// after the device was found, so this looks again for a while.
+// after the device was found, so this looks again for a while, a long one where
+// the host is busy.
 func openPort() (*os.File, error) {
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		f, err := findPort()
 		if err == nil || time.Now().After(deadline) {
 			return f, err
