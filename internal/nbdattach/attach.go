@@ -40,14 +40,17 @@ type Options struct {
 
 // Attachment is a device that this process keeps connected.
 type Attachment struct {
-	o       Options
-	log     *slog.Logger
-	index   int
-	backend backend
-	size    int64
-	lock    *os.File
-	driver  *driver // for commands
-	events  *driver // where broken connections are told
+	o         Options
+	log       *slog.Logger
+	index     int
+	backend   backend
+	blockSize int
+	size      int64     // that the kernel has
+	wanted    int64     // that the server has; see grow
+	since     time.Time // of the present connections
+	lock      *os.File
+	driver    *driver // for commands
+	events    *driver // where broken connections are told
 }
 
 // Attach connects a device. The caller calls Run, which closes the attachment at its end, or Close.
@@ -97,7 +100,6 @@ func (a *Attachment) connect(ctx context.Context) error {
 		return err
 	}
 	defer closeAll(conns)
-	a.size = info.Size
 	a.backend = backend{a.o.Connections, incarnation(info), a.o.URI}
 	v := a.device(conns, info)
 	if adopted, err := a.adopt(v); adopted || err != nil {
@@ -106,6 +108,7 @@ func (a *Attachment) connect(ctx context.Context) error {
 	if a.index, err = a.driver.connect(v); err != nil {
 		return err
 	}
+	a.blockSize, a.size, a.wanted = v.blockSize, v.size, v.size
 	if a.lock == nil {
 		a.lock, err = watch(a.index)
 	}
@@ -125,8 +128,14 @@ func (a *Attachment) adopt(v *device) (bool, error) {
 	if old != a.backend.String() {
 		return true, fmt.Errorf("%s is %w: attached to %q; detach it first", a.Path(), ErrInUse, old)
 	}
+	if a.backend.incarnation == unknownIncarnation {
+		return true, fmt.Errorf("take %s over: %w: it does not tell whether it kept what was acknowledged; detach it first", a.Path(), ErrChanged)
+	}
+	if a.size, err = sizeOf(a.index); err != nil {
+		return true, err
+	}
 	a.log.Info("taking over a device that nobody watched", "device", a.Path())
-	return true, a.driver.reconfigure(v)
+	return true, a.giveSockets(v)
 }
 
 func (a *Attachment) device(conns []net.Conn, info nbdclient.Info) *device {

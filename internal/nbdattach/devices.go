@@ -82,8 +82,8 @@ func List() ([]Info, error) {
 
 func describe(index int) Info {
 	i := Info{Path: path(index), Watched: watched(index)}
-	if sectors, err := strconv.ParseInt(readSys(index, "size"), 10, 64); err == nil {
-		i.SizeBytes = sectors * 512
+	if size, err := sizeOf(index); err == nil {
+		i.SizeBytes = size
 	}
 	if b, ok := parseBackend(readSys(index, "backend")); ok {
 		i.Target, i.Connections, i.Incarnation = b.target, b.connections, b.incarnation

@@ -33,6 +33,7 @@ func (a *Attachment) Run(ctx context.Context) error {
 			if gone, err := a.gone(); gone || err != nil {
 				return err
 			}
+			a.grow()
 		case <-broken:
 			if gone, err := a.gone(); gone || err != nil {
 				return err
@@ -137,13 +138,7 @@ func (a *Attachment) tryReconnect(ctx context.Context) error {
 	case now == unknownIncarnation:
 		return fmt.Errorf("%w: it does not tell whether it kept what was acknowledged", ErrChanged)
 	case now != a.backend.incarnation:
-		return fmt.Errorf("%w: its incarnation was %s and is %s: it lost power, or is another volume of that name", ErrChanged, a.backend.incarnation, now)
-	case info.Size < a.size:
-		return fmt.Errorf("%w: it had %d bytes and has %d", ErrChanged, a.size, info.Size)
+		return fmt.Errorf("%w: its incarnation was %s and is %s: it lost power, or is another volume of that name, or one that was reverted or shrunk", ErrChanged, a.backend.incarnation, now)
 	}
-	if err := a.driver.reconfigure(a.device(conns, info)); err != nil {
-		return err
-	}
-	a.size = info.Size
-	return nil
+	return a.giveSockets(a.device(conns, info))
 }

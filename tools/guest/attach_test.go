@@ -24,6 +24,7 @@ func TestAttach(t *testing.T) {
 		{"xfs", func(t *testing.T, vm *guest.VM) { fileSystemLocal(t, vm, nbdDisk, "mkfs.xfs -q -f", "xfs_repair -n") }},
 		{"killed server", func(t *testing.T, vm *guest.VM) { killLocal(t, vm, nbdDisk, killWays...) }},
 		{"restarts", attachRestarts},
+		{"grows", attachGrows},
 		{"cycles", func(t *testing.T, vm *guest.VM) { cyclesLocal(t, vm, nbdDisk) }},
 		{"lost power", attachLostPower},
 		{"power cut", func(t *testing.T, vm *guest.VM) { powerLocal(t, vm, options, nbdDisk) }},
