@@ -110,7 +110,9 @@ func (a *Attachment) connect(ctx context.Context) error {
 	}
 	a.blockSize, a.size, a.wanted = v.blockSize, v.size, v.size
 	if a.lock == nil {
-		a.lock, err = watch(a.index)
+		if a.lock, err = watch(a.index); err != nil {
+			err = errors.Join(err, a.driver.disconnect(a.index)) // nobody knows of it yet
+		}
 	}
 	return err
 }
