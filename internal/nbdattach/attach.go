@@ -49,8 +49,9 @@ type Attachment struct {
 	wanted    int64     // that the server has; see grow
 	since     time.Time // of the present connections
 	lock      *os.File
-	driver    *driver // for commands
-	events    *driver // where broken connections are told
+	driver    *driver       // for commands
+	events    *driver       // where broken connections are told
+	broken    chan struct{} // has one while there may be connections to replace
 }
 
 // Attach connects a device. The caller calls Run, which closes the attachment at its end, or Close.
@@ -64,7 +65,7 @@ func Attach(ctx context.Context, o Options) (a *Attachment, err error) {
 	if o.Target.TLS {
 		return nil, fmt.Errorf("%s: %w; use a tunnel, or a unix socket", o.URI, ErrTLS)
 	}
-	a = &Attachment{o: o, log: o.Logger, index: o.Device}
+	a = &Attachment{o: o, log: o.Logger, index: o.Device, broken: make(chan struct{}, 1)}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
