@@ -102,9 +102,10 @@ type imageExport struct {
 func (e *imageExport) Size() int64 { return e.ram }
 
 // describe says what an export is, and which incarnation of it: that changes when writes that were acknowledged may
-// have been lost, and is another one for another volume of the same name. Who reconnects compares (lsad attach).
+// have been lost, and when the content becomes another one without being written, and it is another one for another
+// volume or snapshot of the same name. Who reconnects compares (lsad attach).
 func (c *catalog) describe(name string, bytes int64) string {
-	volume, _, isSnapshot := strings.Cut(name, "@")
+	volume, snapshot, isSnapshot := strings.Cut(name, "@")
 	what := "volume of "
 	if isSnapshot {
 		what = "snapshot of "
@@ -113,7 +114,15 @@ func (c *catalog) describe(name string, bytes int64) string {
 	if err != nil {
 		return what + size(bytes) // it is being deleted: without an incarnation nobody reconnects to it
 	}
-	return fmt.Sprintf("%s%s, incarnation %016x-%x", what, size(bytes), c.array.Status().Incarnation, v.ID)
+	content := v.Turns
+	if isSnapshot {
+		i := slices.IndexFunc(v.Snapshots, func(s lsa.SnapshotInfo) bool { return s.Name == snapshot })
+		if i < 0 {
+			return what + size(bytes)
+		}
+		content = v.Snapshots[i].ID
+	}
+	return fmt.Sprintf("%s%s, incarnation %016x-%x-%x", what, size(bytes), c.array.Status().Incarnation, v.ID, content)
 }
 
 // defaultExport is the only volume, or the first of those that the settings name.
