@@ -33,7 +33,9 @@ func TestUblk(t *testing.T) {
 			shallow.attach = "lsad ublk add vol0 --depth 4 >/dev/null"
 			killLocal(t, vm, shallow, "--rw=randwrite --bs=4k --iodepth=32 --size=64m --io_size=32m --fsync=8")
 		}},
+		{"killed server with two queues", func(t *testing.T, vm *guest.VM) { killLocal(t, vm, ublkTwoQueues, killWays[0]) }},
 		{"stops", ublkStops},
+		{"waits", ublkWaits},
 		{"cycles", func(t *testing.T, vm *guest.VM) { cyclesLocal(t, vm, ublkDisk) }},
 		{"power cut", func(t *testing.T, vm *guest.VM) { powerLocal(t, vm, options, ublkDisk) }},
 	} {
@@ -45,8 +47,8 @@ func TestUblk(t *testing.T) {
 
 // ublkDriver runs those tests of package ublk that take the driver, and holds that the driver did not complain.
 func ublkDriver(t *testing.T, vm *guest.VM) {
-	out := vm.MustRun(t, "ublk.test -test.v -test.run TestTakeOver 2>&1 || { echo FAILED; dmesg | tail -60; }")
-	if strings.Contains(out, "FAILED") || !strings.Contains(out, "--- PASS: TestTakeOver ") {
+	out := vm.MustRun(t, "ublk.test -test.v -test.run 'TestTakeOver|TestServed|TestFailed' 2>&1 || { echo FAILED; dmesg | tail -60; }")
+	if strings.Contains(out, "FAILED") || !strings.Contains(out, "--- PASS: TestTakeOver ") || !strings.Contains(out, "--- PASS: TestFailed ") {
 		t.Fatal(out)
 	}
 	if warnings := vm.MustRun(t, "dmesg | grep -A 40 -E 'WARNING:|BUG:|Oops' || true"); warnings != "" {
