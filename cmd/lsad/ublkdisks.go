@@ -23,6 +23,7 @@ type localDisks struct {
 	disks  []*localDisk
 	closed bool
 
+	flusher sync.Once
 	changes sync.WaitGroup // what is under way; none begins once closed is set
 }
 
@@ -144,6 +145,7 @@ func (l *localDisks) add(key uint64, q admin.AddUblk) (*ublk.Device, error) {
 	if err != nil {
 		return nil, coded(err)
 	}
+	l.flushesIO()
 	dev, err := ublk.Add(x, ublk.Options{
 		Queues: q.Queues, Depth: q.Depth, ReadOnly: q.ReadOnly, Key: key,
 		Recorder: diskRecorder{l.stats.Volume(q.Volume)}, Logger: l.server.log,

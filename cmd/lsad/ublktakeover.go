@@ -103,6 +103,7 @@ func (l *localDisks) takeOverOne(ctx context.Context, d *localDisk) (gone bool) 
 	if d.hold == nil {
 		return false // it was reported
 	}
+	l.flushesIO()
 	dev, err := ublk.Resume(ctx, d.waits.ID, d.hold, ublk.Options{Recorder: diskRecorder{l.stats.Volume(name)}, Logger: l.server.log})
 	switch {
 	case errors.Is(err, ublk.ErrServed):
