@@ -103,6 +103,9 @@ func (l *localDisks) takeOverOne(ctx context.Context, d *localDisk) (gone bool) 
 	if d.hold == nil {
 		return false // it was reported
 	}
+	if l.mayHaveLost(name) {
+		return l.giveUp(ctx, d, log)
+	}
 	l.flushesIO()
 	dev, err := ublk.Resume(ctx, d.waits.ID, d.hold, ublk.Options{Recorder: diskRecorder{l.stats.Volume(name)}, Logger: l.server.log})
 	switch {
