@@ -1,8 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"slices"
+
+	"github.com/spf13/cobra"
 
 	"lsad/server/admin"
 	"lsad/server/ublk"
@@ -69,4 +73,20 @@ func (l *localDisks) stray(i ublk.Info) admin.UblkDevice {
 		out.Problem = ublk.ErrServed.Error()
 	}
 	return out
+}
+
+// noteDisks says which disks of this machine do not have the new size of their volume.
+func (t *target) noteDisks(cmd *cobra.Command, volume string, bytes int64) error {
+	return t.do(cmd, func(ctx context.Context, c *admin.Client) error {
+		all, err := c.Ublk(ctx)
+		if err != nil {
+			return nil // the volume has its size, which is what was asked for
+		}
+		for _, d := range all {
+			if d.Volume == volume && d.SizeBytes != 0 && d.SizeBytes != bytes {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s keeps %s until it is removed and added again: %v\n", d.Path, size(d.SizeBytes), ublk.ErrNoResize)
+			}
+		}
+		return nil
+	})
 }

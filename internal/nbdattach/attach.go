@@ -110,10 +110,13 @@ func (a *Attachment) connect(ctx context.Context) error {
 		return err
 	}
 	a.blockSize, a.size, a.wanted = v.blockSize, v.size, v.size
-	if a.lock == nil {
-		if a.lock, err = watch(a.index); err != nil {
-			err = errors.Join(err, a.driver.disconnect(a.index)) // nobody knows of it yet
-		}
+	if readSys(a.index, "backend") != a.backend.String() {
+		err = fmt.Errorf("%w: it does not keep what a device is attached to; it takes Linux 5.14", ErrNoDriver)
+	} else if a.lock == nil {
+		a.lock, err = watch(a.index)
+	}
+	if err != nil {
+		err = errors.Join(err, a.driver.disconnect(a.index)) // nobody knows of it yet
 	}
 	return err
 }

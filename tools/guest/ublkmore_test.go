@@ -28,3 +28,14 @@ func ublkWaits(t *testing.T, vm *guest.VM) {
 		wait $dd; grep -q "Input/output error" /tmp/dd; [ ! -e /dev/ublkb0 ]; [ "$(lsad ublk list --json)" = "[]" ]
 		lsad volume revert vol0@before >/dev/null; lsad volume delete vol0@before >/dev/null`)
 }
+
+// ublkFlusher holds that no thread of a server with a disk waits for its own disk when memory is short: the kernel's
+// flags of a thread say so.
+func ublkFlusher(t *testing.T, vm *guest.VM) {
+	got := local(t, vm, `lsad ublk add vol0 >/dev/null; dd if=/dev/zero of=/dev/ublkb0 bs=4k count=256 oflag=direct 2>/dev/null
+		for s in /proc/$(cat /run/lsad.pid)/task/*/stat; do echo $(( $(cut -d ' ' -f 9 $s) & 0x180000 )); done | sort -u
+		lsad ublk del vol0 >/dev/null`)
+	if got != "1572864\n" {
+		t.Errorf("threads have the flags %q", got)
+	}
+}
