@@ -26,8 +26,8 @@ type Device struct {
 	recorder Recorder
 	log      *slog.Logger
 
-	tuning sync.WaitGroup // tune
-	char   int            // /dev/ublkcN
+	tuned  chan struct{} // closed at the end of tune; nil if nothing is tuned
+	char   int           // /dev/ublkcN
 	queues []*queue
 	wg     sync.WaitGroup
 
@@ -35,8 +35,8 @@ type Device struct {
 	failure  error         // what it was
 	failing  sync.Once
 	ending   sync.Mutex
-	settling sync.WaitGroup // what settle left behind
-	stuck    atomic.Bool    // it left something behind
+	settling sync.WaitGroup // tune, and what settle left behind
+	stuck    atomic.Bool    // the device failed, and one of these waits for it
 }
 
 // ID is the number in the device's name.
@@ -96,7 +96,8 @@ func Add(x Export, o Options) (*Device, error) {
 	if err := d.begin(p); err != nil {
 		return nil, errors.Join(err, d.undo())
 	}
-	d.tuning.Go(d.tune)
+	d.tuned = make(chan struct{})
+	d.settling.Go(d.tune)
 	return d, nil
 }
 
@@ -178,6 +179,7 @@ const requestTimeout = 3 * time.Second
 // tune sets what a device does not need to work; where /sys may not be written it keeps the kernel's default. It
 // takes the kernel some 20 ms, in which requests have to be served: it waits for those under way, and holds back new ones.
 func (d *Device) tune() {
+	defer close(d.tuned)
 	path := filepath.Join("/sys/block", filepath.Base(d.Path()), "queue/io_timeout")
 	if err := os.WriteFile(path, strconv.AppendInt(nil, requestTimeout.Milliseconds(), 10), 0); err != nil {
 		d.log.Debug("the request timeout stays as it is", "device", d.Path(), "error", err)

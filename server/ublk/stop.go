@@ -40,9 +40,9 @@ func (d *Device) InUse() bool {
 // use is not removed; the error Is ErrInUse. With force it is removed at once, in use or not, and nothing is written
 // out: the kernel fails what is written to a device that is being stopped, and writing it out before could wait for ever.
 func (d *Device) Stop(force bool) error {
-	d.tuning.Wait()
 	holder := -1
 	if !force {
+		d.awaitTune()
 		var err error
 		if holder, err = d.settle(); err != nil {
 			return err
@@ -60,6 +60,22 @@ func (d *Device) Stop(force bool) error {
 	d.ending.Lock() // a second one, with force, may have overtaken the first
 	defer d.ending.Unlock()
 	return errors.Join(d.closeChar(), remove(d.info.ID), d.export.Close())
+}
+
+// awaitTune waits for the end of tune, which a device that fails at that moment does not let happen.
+func (d *Device) awaitTune() {
+	if d.tuned == nil {
+		return
+	}
+	select {
+	case <-d.tuned:
+	case <-d.failed:
+		select {
+		case <-d.tuned:
+		default:
+			d.stuck.Store(true)
+		}
+	}
 }
 
 // settle writes out the kernel's cache of the device, and returns a descriptor that keeps others from having it to
@@ -97,16 +113,16 @@ func (d *Device) settle() (holder int, err error) {
 // Leave ends serving but keeps the device: its requests wait for who resumes it. Those under way are completed or
 // will be issued again. It closes the export.
 func (d *Device) Leave() error {
+	d.awaitTune()
 	if d.stuck.Load() {
 		// This process could not end while it waits for the device, nor another serve it before that.
-		d.log.Error("removing a ublk device that failed while its cache was written out", "device", d.Path())
+		d.log.Error("removing a ublk device that failed in the midst of something", "device", d.Path())
 		return d.Stop(true)
 	}
 	return errors.Join(d.leave(), d.export.Close())
 }
 
 func (d *Device) leave() error {
-	d.tuning.Wait()
 	for _, q := range d.queues {
 		q.leave()
 	}
