@@ -37,6 +37,8 @@ type volume struct {
 	// Sealed: it is never written again, and clones stand on its head itself.
 	Sealed     bool            `json:"sealed,omitempty"`
 	Attributes json.RawMessage `json:"attributes,omitempty"`
+	// Turns is how often its content became another one without being written: by a revert, or where it shrank.
+	Turns uint64 `json:"turns,omitempty"`
 
 	// gate: data operations share it, changes to what the volume is have it alone.
 	gate    sync.RWMutex
@@ -187,6 +189,7 @@ func (a *Array) applyAdmin(payload []byte) error {
 		if s == nil {
 			return missingSnapshot(&ch)
 		}
+		v.Turns++
 		v.Size = s.Size
 		v.size.Store(s.Size)
 		a.setHead(v, ch.Layer, s.Layer)
@@ -214,6 +217,9 @@ func (a *Array) applyAdmin(payload []byte) error {
 		}
 		v.Sealed = v.Sealed || ch.Seal
 	case "resize":
+		if ch.Size < v.Size {
+			v.Turns++
+		}
 		v.Size = ch.Size
 		v.size.Store(ch.Size)
 	default:

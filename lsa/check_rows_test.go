@@ -39,6 +39,7 @@ func TestGoldenRows(t *testing.T) {
 		&volume{Name: "v", ID: 1, Size: 4096, Head: 4, Created: at, Origin: "w@s", Snapshots: []snapshot{{Name: "s", Layer: 2, Size: 4096, Created: at}}},
 		adminChange{Op: "clone", Volume: "v", Snapshot: "s", To: "w", ID: 7, Layer: 8, Size: 4096, Time: at},
 		adminChange{Op: "delete", Volume: "v"},
+		&volume{Name: "v", ID: 1, Size: 4096, Head: 4, Copies: 2, Created: at, Sealed: true, Attributes: json.RawMessage(`{"a":1}`), Turns: 3},
 	}
 	var lines []string
 	for _, r := range rows {

@@ -76,6 +76,13 @@ func (h *Handle) Volume() uint64 { return h.v.ID }
 // Layer is the identity of what a snapshot holds, 0 for the volume itself.
 func (h *Handle) Layer() uint64 { return h.layer }
 
+// Turns is how often the content of the volume became another one without being written.
+func (h *Handle) Turns() uint64 {
+	h.a.catalog.mu.Lock()
+	defer h.a.catalog.mu.Unlock()
+	return h.v.Turns
+}
+
 // head is the layer that the handle reads.
 func (h *Handle) head() uint64 {
 	if h.snapshot != "" {

@@ -307,17 +307,19 @@ type RecoveryStep struct {
 
 // RecoveryReport says what Open found and did.
 type RecoveryReport struct {
-	Steps      []RecoveryStep `json:"steps"`
-	Clean      bool           `json:"clean"`     // closed in order before
-	Records    int            `json:"records"`   // replayed
-	Bytes      int64          `json:"bytes"`     // of log that were scanned
-	CutLSN     uint64         `json:"cut_lsn"`   // the last that counts
-	Discarded  int            `json:"discarded"` // records behind the cut, never flushed
-	Took       time.Duration  `json:"took_ns"`   // all of it
-	Gaps       []string       `json:"gaps"`      // missing LSNs, in a degraded array
-	Damaged    int            `json:"damaged"`   // durable records whose data is damaged
-	OneCopy    int            `json:"one_copy"`  // records of which there should be two copies and is one
-	maxDurable uint64
+	Steps     []RecoveryStep `json:"steps"`
+	Clean     bool           `json:"clean"`     // closed in order before
+	Records   int            `json:"records"`   // replayed
+	Bytes     int64          `json:"bytes"`     // of log that were scanned
+	CutLSN    uint64         `json:"cut_lsn"`   // the last that counts
+	Discarded int            `json:"discarded"` // records behind the cut, never flushed
+	Took      time.Duration  `json:"took_ns"`   // all of it
+	// MayHaveLost: not all that was acknowledged may be there, so the array has another incarnation.
+	MayHaveLost bool     `json:"may_have_lost"`
+	Gaps        []string `json:"gaps"`     // missing LSNs, in a degraded array
+	Damaged     int      `json:"damaged"`  // durable records whose data is damaged
+	OneCopy     int      `json:"one_copy"` // records of which there should be two copies and is one
+	maxDurable  uint64
 }
 
 // Recovery returns the report of Open.

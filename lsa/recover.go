@@ -188,6 +188,7 @@ func (a *Array) settle() (string, error) {
 	a.recovery.Clean, a.super.clean = a.super.clean, false // nothing that is written from now on may say so
 	a.super.mu.Unlock()
 	if a.readOnly {
+		a.renew()
 		return "degraded: read-only, nothing is written", nil
 	}
 	if err := a.giveUpMissing(); err != nil {
@@ -202,12 +203,23 @@ func (a *Array) settle() (string, error) {
 	return a.raiseEpoch()
 }
 
-func (a *Array) raiseEpoch() (string, error) {
+// renew gives the array another incarnation if writes that were acknowledged may be lost: those that were not
+// flushed with a loss of power, and those that a missing device alone had. Where nothing may be written it has that
+// one until it is closed.
+func (a *Array) renew() {
 	s := &a.super
 	s.mu.Lock()
-	if !a.recovery.Clean && s.boot != a.opts.BootID {
+	defer s.mu.Unlock()
+	if !a.recovery.Clean && (a.degraded || s.boot != a.opts.BootID) {
 		s.incarnation = randomUint64()
+		a.recovery.MayHaveLost = true
 	}
+}
+
+func (a *Array) raiseEpoch() (string, error) {
+	a.renew()
+	s := &a.super
+	s.mu.Lock()
 	if !planted(ruleRaiseEpoch) {
 		s.epoch++
 	}

@@ -119,7 +119,7 @@ func (s *segment) addTo(i *DeviceInfo) {
 type Status struct {
 	Array       string       `json:"array"`
 	Epoch       uint64       `json:"epoch"`
-	Incarnation uint64       `json:"incarnation"` // changes when unflushed writes may have been lost
+	Incarnation uint64       `json:"incarnation"` // changes when acknowledged writes may have been lost
 	SegmentSize int64        `json:"segment_size_bytes"`
 	Capacity    int64        `json:"capacity_bytes"` // that volumes may hold
 	Used        int64        `json:"used_bytes"`
@@ -153,6 +153,7 @@ type SnapshotInfo struct {
 	Size    int64     `json:"size_bytes"`
 	Created time.Time `json:"created"`
 	Own     int64     `json:"own_bytes"` // in the snapshot's own layer
+	ID      uint64    `json:"id"`        // of no other snapshot, also of the same name
 }
 
 // VolumeInfo describes a volume.
@@ -167,6 +168,7 @@ type VolumeInfo struct {
 	Snapshots []SnapshotInfo `json:"snapshots"`        // oldest first
 	Clients   []string       `json:"clients"`
 	Sealed    bool           `json:"sealed,omitempty"` // never written again
+	Turns     uint64         `json:"turns,omitempty"`  // how often it was reverted, or shrank
 	// Attributes are a JSON document that means nothing to the array.
 	Attributes json.RawMessage `json:"attributes,omitempty"`
 }
@@ -205,9 +207,9 @@ func (a *Array) info(v *volume) VolumeInfo {
 		}
 		return 0
 	}
-	i := VolumeInfo{Name: v.Name, ID: v.ID, Size: v.Size, Copies: max(1, v.Copies), Created: v.Created, Mapped: own(v.Head), Origin: v.Origin, Sealed: v.Sealed, Attributes: v.Attributes, Snapshots: []SnapshotInfo{}, Clients: []string{}}
+	i := VolumeInfo{Name: v.Name, ID: v.ID, Size: v.Size, Copies: max(1, v.Copies), Created: v.Created, Mapped: own(v.Head), Origin: v.Origin, Sealed: v.Sealed, Turns: v.Turns, Attributes: v.Attributes, Snapshots: []SnapshotInfo{}, Clients: []string{}}
 	for _, s := range v.Snapshots {
-		i.Snapshots = append(i.Snapshots, SnapshotInfo{s.Name, s.Size, s.Created, own(s.Layer)})
+		i.Snapshots = append(i.Snapshots, SnapshotInfo{s.Name, s.Size, s.Created, own(s.Layer), s.Layer})
 	}
 	for h := range v.handles {
 		i.Clients = append(i.Clients, h.client)

@@ -133,6 +133,7 @@ func attach(cmd *cobra.Command, t *target, o nbdattach.Options) error {
 	}
 	err = a.Run(ctx)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		stop() // another signal ends it at once
 		if err = a.Detach(); errors.Is(err, nbdattach.ErrInUse) {
 			o.Logger.Warn("it stays attached, and nobody reconnects it until the same command runs again", "device", device, "error", err)
 			err = nil

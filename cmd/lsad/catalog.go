@@ -102,16 +102,16 @@ type imageExport struct {
 func (e *imageExport) Size() int64 { return e.ram }
 
 // describe says what an export is, and which incarnation of it: that changes when writes that were acknowledged may
-// have been lost, and is another one for another volume of the same name. Who reconnects compares (lsad attach, lsad
-// hook). It is about what is open, not about what has that name by now. Volumes of two arrays may have the same number,
-// and so may two snapshots of one volume; hence the rest.
+// have been lost, and when the content becomes another one without being written, and is another one for another volume
+// or snapshot of the same name. Who reconnects compares (lsad attach, lsad hook). It is about what is open, not about
+// what has that name by now. Volumes of two arrays may have the same number; hence the array.
 func (c *catalog) describe(h *lsa.Handle, bytes int64) string {
-	what, layer := "volume of ", ""
+	what, content, layer := "volume of ", h.Turns(), ""
 	if h.Layer() != 0 {
-		what, layer = "snapshot of ", fmt.Sprintf(", layer %x", h.Layer())
+		what, content, layer = "snapshot of ", h.Layer(), fmt.Sprintf(", layer %x", h.Layer())
 	}
 	st := c.array.Status()
-	return fmt.Sprintf("%s%s, incarnation %016x-%x%s, array %s", what, size(bytes), st.Incarnation, h.Volume(), layer, st.Array)
+	return fmt.Sprintf("%s%s, incarnation %016x-%x-%x%s, array %s", what, size(bytes), st.Incarnation, h.Volume(), content, layer, st.Array)
 }
 
 // defaultExport is the only volume, or the first of those that the settings name.

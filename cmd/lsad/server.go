@@ -62,7 +62,7 @@ func (s *server) start(ctx context.Context) error {
 	s.started = time.Now()
 	s.failures = make(chan error, 16)
 	for _, step := range []func(context.Context) error{
-		s.checkSettings, s.openDir, s.openListeners, s.openArray, s.openImages, s.createVolumes, s.startServing, s.startDisks,
+		s.checkSettings, s.openDir, s.openListeners, s.openArray, s.openImages, s.createVolumes, s.holdDisks, s.startServing, s.startDisks,
 	} {
 		err := step(ctx)
 		if err == nil && ctx.Err() != nil {
@@ -224,7 +224,7 @@ func (s *server) startServing(context.Context) error {
 	if err != nil {
 		return err
 	}
-	stats := newIO()
+	stats := s.disks.stats
 	exports := &catalog{array: s.array, images: s.images, first: s.plan.volumes, errors: &ioLog{log: s.log}}
 	s.nbd, err = nbd.New(nbd.Config{
 		Catalog: exports, TLSMode: mode, TLS: s.tls,
@@ -234,7 +234,6 @@ func (s *server) startServing(context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.disks = newLocalDisks(s, stats)
 	b := &backend{server: s, stats: stats}
 	vms := &images{s.images, s, stats}
 	a := admin.New(admin.Config{

@@ -61,7 +61,7 @@ func ublkDel(t *target) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "del VOLUME | DEVICE",
 		Short: "Remove a disk; the volume stays",
-		Long:  "Remove a disk, after writing out what the kernel has cached of it. The volume stays. One that is mounted, or held by something else, is not removed without --force, which loses what its file system has not written yet.",
+		Long:  "Remove a disk, after writing out what the kernel has cached of it. The volume stays. One that is mounted, or held by something else, is not removed without --force, which writes nothing out, and loses what was not written yet.",
 		Example: `  lsad ublk del vol0
   lsad ublk del /dev/ublkb1`,
 		Args: takes("VOLUME"),
@@ -78,7 +78,7 @@ func ublkDel(t *target) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "remove it although it is in use")
+	cmd.Flags().BoolVar(&force, "force", false, "remove it at once, although it is in use or waits for a server")
 	return cmd
 }
 
@@ -98,9 +98,9 @@ func ublkList(t *target) *cobra.Command {
 				if t.json {
 					return printJSON(cmd, all)
 				}
-				out := newTable(cmd.OutOrStdout(), "DEVICE", "VOLUME", "SIZE", "QUEUES", "DEPTH", "READ-ONLY", "STATE", "IN USE")
+				out := newTable(cmd.OutOrStdout(), "DEVICE", "VOLUME", "SIZE", "QUEUES", "DEPTH", "READ-ONLY", "STATE", "IN USE", "PROBLEM")
 				for _, d := range all {
-					out.row(d.Path, orDash(d.Volume), size(d.SizeBytes), strconv.Itoa(d.Queues), strconv.Itoa(d.Depth), yesNo(d.ReadOnly), d.State, yesNo(d.InUse))
+					out.row(d.Path, orDash(d.Volume), size(d.SizeBytes), strconv.Itoa(d.Queues), strconv.Itoa(d.Depth), yesNo(d.ReadOnly), d.State, yesNo(d.InUse), orDash(d.Problem))
 				}
 				return out.flush()
 			})

@@ -3,11 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"hash/fnv"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -22,141 +19,41 @@ type localDisks struct {
 	server *server
 	stats  *admin.IO
 
-	mu      sync.Mutex // held while devices come and go
-	devices []localDisk
-	closed  bool
+	mu     sync.Mutex // guards what follows; not held while the kernel does something to a device
+	disks  []*localDisk
+	closed bool
+
+	flusher sync.Once
+	changes sync.WaitGroup // what is under way; none begins once closed is set
 }
 
-// localDisk is a device and the name of what it serves when it was made.
+// localDisk is one device: one that is served, one that waits to be, or one that is being made.
 type localDisk struct {
-	*ublk.Device
-	key uint64
+	key  uint64
+	busy string       // what is being done to it, "" for nothing
+	dev  *ublk.Device // nil: it is not served
+
+	// Of one that an earlier server left and that is not served:
+	waits   *ublk.Info
+	hold    *export // keeps its volume from being deleted, reverted or shrunk meanwhile
+	problem error   // why it was not taken over
 }
 
 func newLocalDisks(s *server, stats *admin.IO) *localDisks {
 	return &localDisks{server: s, stats: stats}
 }
 
-// takeOverTime is how long a start waits for the kernel to be done with a server that was killed.
-const takeOverTime = time.Minute
+func blockPath(id int) string { return "/dev/ublkb" + strconv.Itoa(id) }
 
-// startDisks takes over the devices of a server that is gone, and makes those that the settings name.
-func (s *server) startDisks(ctx context.Context) error {
-	l := s.disks
-	s.ends.add(l.stop)
-	ctx, cancel := context.WithTimeoutCause(ctx, takeOverTime, errors.New("it took too long"))
-	defer cancel()
-	if err := l.takeOver(ctx); err != nil {
-		return err
-	}
-	for _, name := range s.cfg.Ublk {
-		if l.serves(name) {
-			continue
-		}
-		d, err := l.AddUblk(ctx, admin.AddUblk{Volume: name})
-		if err != nil {
-			return fmt.Errorf("ublk %s: %w", name, err)
-		}
-		s.log.Info("a volume is a local disk", "volume", name, "device", d.Path)
-	}
-	return nil
-}
-
-// keyFor is what a device of a volume or snapshot carries in the kernel: which array, and which of its volumes. It
-// stays the same when a volume is renamed.
-func (l *localDisks) keyFor(volume uint64, snapshot string) uint64 {
-	return uint64(l.arrayKey())<<32 | uint64(hash32(strconv.FormatUint(volume, 10)+"@"+snapshot))
-}
-
-func (l *localDisks) arrayKey() uint32 { return hash32(l.server.array.Status().Array) }
-
-func hash32(s string) uint32 {
-	h := fnv.New32a()
-	h.Write([]byte(s)) // it returns no errors
-	return h.Sum32()
-}
-
-// nameOf is the volume or snapshot that a key means, "" if there is none.
-func (l *localDisks) nameOf(key uint64) string {
-	for _, v := range l.server.array.Volumes() {
-		if l.keyFor(v.ID, "") == key {
-			return v.Name
-		}
-		for _, s := range v.Snapshots {
-			if l.keyFor(v.ID, s.Name) == key {
-				return v.Name + "@" + s.Name
-			}
-		}
+// path is the device's name, "" while it is being made.
+func (d *localDisk) path() string {
+	switch {
+	case d.dev != nil:
+		return d.dev.Path()
+	case d.waits != nil:
+		return blockPath(d.waits.ID)
 	}
 	return ""
-}
-
-// keyOf is the key of a volume or snapshot.
-func (l *localDisks) keyOf(name string) (uint64, error) {
-	volume, snapshot, _ := strings.Cut(name, "@")
-	v, err := l.server.array.Volume(volume)
-	if err != nil {
-		return 0, err
-	}
-	key := l.keyFor(v.ID, snapshot)
-	if found := l.nameOf(key); found != "" && found != name {
-		return 0, fmt.Errorf("%s and %s cannot be told apart in the kernel, which is a chance of one in four thousand millions", name, found)
-	}
-	return key, nil
-}
-
-// ours are the devices in the kernel that belong to this array.
-func (l *localDisks) ours() ([]ublk.Info, error) {
-	all, err := ublk.Devices()
-	mine := l.arrayKey()
-	return slices.DeleteFunc(all, func(i ublk.Info) bool { return uint32(i.Key>>32) != mine }), err
-}
-
-// takeOver finds the devices of an earlier server and serves them again. One that cannot be taken over is reported,
-// and waits: who has it open loses nothing yet.
-func (l *localDisks) takeOver(ctx context.Context) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	log := l.server.log
-	all, err := l.ours()
-	if err != nil {
-		log.Warn("could not look for ublk devices of an earlier server", "error", err)
-		return nil
-	}
-	for _, i := range all {
-		name := l.nameOf(i.Key)
-		path := "/dev/ublkb" + strconv.Itoa(i.ID)
-		if i.State == ublk.StateDead || name == "" {
-			log.Info("removing a ublk device of an earlier server", "device", path, "state", i.State, "volume", orDash(name))
-			if err := ublk.Remove(i.ID); err != nil {
-				log.Warn("could not remove a ublk device of an earlier server", "device", path, "error", err)
-			}
-			continue
-		}
-		begin := time.Now()
-		if err := l.resume(ctx, i, name); err != nil {
-			if ctx.Err() != nil && context.Cause(ctx) == context.Canceled {
-				return err
-			}
-			log.Error("a ublk device of an earlier server waits on; lsad ublk del --force removes it", "device", path, "volume", name, "error", err)
-			continue
-		}
-		log.Info("took over a ublk device", "device", path, "volume", name, "seconds", time.Since(begin).Seconds())
-	}
-	return nil
-}
-
-func (l *localDisks) resume(ctx context.Context, i ublk.Info, name string) error {
-	x, err := l.open(name, false)
-	if err != nil {
-		return err
-	}
-	d, err := ublk.Resume(ctx, i.ID, x, ublk.Options{Recorder: diskRecorder{l.stats.Volume(name)}, Logger: l.server.log})
-	if err != nil {
-		return errors.Join(err, x.Close())
-	}
-	l.devices = append(l.devices, localDisk{d, i.Key})
-	return nil
 }
 
 // open opens a volume for a device. As a client it has a name that says which command gets rid of it.
@@ -171,163 +68,127 @@ func (l *localDisks) open(name string, readOnly bool) (*export, error) {
 	return &export{Handle: h, info: nbd.ExportInfo{Name: name}, client: "ublk", errors: &ioLog{log: l.server.log}}, nil
 }
 
-func (l *localDisks) serves(name string) bool {
+// begin notes that something is being done to a disk, so that nothing else is.
+func (l *localDisks) begin(d *localDisk, what string) {
+	d.busy = what
+	l.changes.Add(1)
+}
+
+// end is the end of what begin noted. A disk that is gone is forgotten.
+func (l *localDisks) end(d *localDisk, gone bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.ContainsFunc(l.devices, func(d localDisk) bool { return l.nameOf(d.key) == name })
+	d.busy = ""
+	if gone {
+		l.disks = slices.DeleteFunc(l.disks, func(o *localDisk) bool { return o == d })
+	}
+	l.changes.Done()
+}
+
+// find is the disk of a key, or nil. mu is held.
+func (l *localDisks) find(key uint64) *localDisk {
+	i := slices.IndexFunc(l.disks, func(d *localDisk) bool { return d.key == key })
+	if i < 0 {
+		return nil
+	}
+	return l.disks[i]
 }
 
 // AddUblk implements admin.LocalDisks.
 func (l *localDisks) AddUblk(_ context.Context, q admin.AddUblk) (admin.UblkDevice, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	none := admin.UblkDevice{}
-	if l.closed {
-		return none, admin.Errorf(admin.CodeClosed, "the server is stopping")
-	}
 	key, err := l.keyOf(q.Volume)
 	if err != nil {
 		return none, coded(err)
 	}
-	for _, d := range l.devices {
-		if d.key == key {
-			return none, admin.Errorf(admin.CodeExists, "volume %s is %s already", q.Volume, d.Path())
-		}
+	d := &localDisk{key: key}
+	if err := l.claimNew(d, q.Volume); err != nil {
+		return none, err
 	}
+	dev, err := l.add(key, q)
+	if err == nil {
+		l.mu.Lock()
+		d.dev = dev
+		l.mu.Unlock()
+	}
+	l.end(d, err != nil)
+	if err != nil {
+		return none, err
+	}
+	l.server.log.Info("added a ublk device", "device", dev.Path(), "volume", q.Volume)
+	return l.describe(d), nil
+}
+
+// claimNew puts a disk that is about to be made among the others.
+func (l *localDisks) claimNew(d *localDisk, volume string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return admin.Errorf(admin.CodeClosed, "the server is stopping")
+	}
+	if have := l.find(d.key); have != nil {
+		switch {
+		case have.dev != nil:
+			return admin.Errorf(admin.CodeExists, "volume %s is %s already", volume, have.path())
+		case have.waits != nil:
+			return admin.Errorf(admin.CodeExists, "volume %s is %s already, which waits for the server to take it over; see lsad ublk list", volume, have.path())
+		}
+		return admin.Errorf(admin.CodeExists, "volume %s is being made a disk already", volume)
+	}
+	l.begin(d, "being added")
+	l.disks = append(l.disks, d)
+	return nil
+}
+
+func (l *localDisks) add(key uint64, q admin.AddUblk) (*ublk.Device, error) {
 	x, err := l.open(q.Volume, q.ReadOnly)
 	if err != nil {
-		return none, coded(err)
+		return nil, coded(err)
 	}
-	d, err := ublk.Add(x, ublk.Options{
+	l.flushesIO()
+	dev, err := ublk.Add(x, ublk.Options{
 		Queues: q.Queues, Depth: q.Depth, ReadOnly: q.ReadOnly, Key: key,
 		Recorder: diskRecorder{l.stats.Volume(q.Volume)}, Logger: l.server.log,
 	})
 	if err != nil {
-		return none, codedUblk(errors.Join(err, x.Close()))
+		return nil, codedUblk(errors.Join(err, x.Close()))
 	}
-	l.devices = append(l.devices, localDisk{d, key})
-	l.server.log.Info("added a ublk device", "device", d.Path(), "volume", q.Volume)
-	return l.describe(localDisk{d, key}), nil
+	return dev, nil
 }
 
 func codedUblk(err error) error {
 	switch {
 	case errors.Is(err, ublk.ErrInvalid):
 		return admin.Wrap(admin.CodeInvalid, err)
-	case errors.Is(err, ublk.ErrInUse):
+	case errors.Is(err, ublk.ErrInUse), errors.Is(err, ublk.ErrServed):
 		return admin.Wrap(admin.CodeInUse, err)
 	case errors.Is(err, ublk.ErrNotFound):
 		return admin.Wrap(admin.CodeNotFound, err)
-	case errors.Is(err, ublk.ErrNoDriver), errors.Is(err, ublk.ErrPermission):
+	case errors.Is(err, ublk.ErrNoDriver), errors.Is(err, ublk.ErrPermission), errors.Is(err, ublk.ErrFailed):
 		return admin.Wrap(admin.CodeFailed, err)
 	}
 	return err
 }
 
-func (l *localDisks) describe(d localDisk) admin.UblkDevice {
-	return admin.UblkDevice{
-		ID: d.ID(), Path: d.Path(), Volume: l.nameOf(d.key), SizeBytes: d.Size(), Queues: d.Queues(), Depth: d.Depth(),
-		ReadOnly: d.ReadOnly(), State: ublk.StateLive.String(), InUse: d.InUse(),
-	}
-}
-
-// Ublk implements admin.LocalDisks. Devices that wait for a server are among them.
-func (l *localDisks) Ublk() ([]admin.UblkDevice, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var out []admin.UblkDevice
-	for _, d := range l.devices {
-		out = append(out, l.describe(d))
-	}
-	waiting, err := l.ours()
-	if err != nil {
-		return nil, codedUblk(err)
-	}
-	for _, i := range waiting {
-		if l.index(i.ID) < 0 {
-			out = append(out, admin.UblkDevice{
-				ID: i.ID, Path: "/dev/ublkb" + strconv.Itoa(i.ID), Volume: l.nameOf(i.Key),
-				Queues: i.Queues, Depth: i.Depth, State: i.State.String(),
-			})
-		}
-	}
-	slices.SortFunc(out, func(a, b admin.UblkDevice) int { return a.ID - b.ID })
-	return out, nil
-}
-
-// index finds a device that is served, by number.
-func (l *localDisks) index(id int) int {
-	return slices.IndexFunc(l.devices, func(d localDisk) bool { return d.ID() == id })
-}
-
-// DeleteUblk implements admin.LocalDisks.
-func (l *localDisks) DeleteUblk(_ context.Context, name string, force bool) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for i, d := range l.devices {
-		if d.Path() != name && l.nameOf(d.key) != name {
-			continue
-		}
-		if err := d.Stop(force); err != nil {
-			return codedUblk(err)
-		}
-		l.devices = slices.Delete(l.devices, i, i+1)
-		l.server.log.Info("removed a ublk device", "device", d.Path())
-		return nil
-	}
-	return l.deleteWaiting(name, force)
-}
-
-// deleteWaiting removes a device that nobody could take over. What waits for it fails.
-func (l *localDisks) deleteWaiting(name string, force bool) error {
-	all, err := l.ours()
-	if err != nil {
-		return codedUblk(err)
-	}
-	for _, i := range all {
-		path := "/dev/ublkb" + strconv.Itoa(i.ID)
-		if path != name && l.nameOf(i.Key) != name {
-			continue
-		}
-		if !force {
-			return admin.Errorf(admin.CodeInUse, "%s has requests that wait for it to be served again; --force removes it and fails them", path)
-		}
-		return codedUblk(ublk.Remove(i.ID))
-	}
-	return admin.Errorf(admin.CodeNotFound, "%s is no ublk device of this server; see lsad ublk list", name)
-}
-
 // resized tells the kernel of a volume's new size.
 func (l *localDisks) resized(name string, size int64) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, d := range l.devices {
-		if l.nameOf(d.key) != name {
-			continue
+	var devs []*ublk.Device
+	for _, d := range l.disks {
+		if d.dev != nil && l.nameOf(d.key) == name {
+			devs = append(devs, d.dev)
 		}
-		if err := d.Resize(size); err != nil {
-			l.server.log.Warn("a local disk keeps the size it has", "volume", name, "device", d.Path(), "error", err)
-		}
+	}
+	l.mu.Unlock()
+	for _, dev := range devs {
+		l.resize(dev, name, size)
 	}
 }
 
-// stop removes the devices. One that is in use waits for the next server instead: to remove it would lose what its
-// file system has not written yet.
-func (l *localDisks) stop() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.closed = true
-	var errs []error
-	for _, d := range l.devices {
-		err := d.Stop(false)
-		if errors.Is(err, ublk.ErrInUse) {
-			l.server.log.Warn("a local disk is in use; it waits for the next server", "device", d.Path(), "volume", l.nameOf(d.key))
-			err = d.Leave()
-		}
-		errs = append(errs, err)
+func (l *localDisks) resize(dev *ublk.Device, name string, size int64) {
+	if err := dev.Resize(size); err != nil {
+		l.server.log.Warn("a local disk keeps the size it has", "volume", name, "device", dev.Path(), "error", err)
 	}
-	l.devices = nil
-	return errors.Join(errs...)
 }
 
 // diskRecorder counts requests of a device as those of its volume.

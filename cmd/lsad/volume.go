@@ -172,7 +172,7 @@ func volumeResize(t *target) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "resize NAME SIZE",
 		Short: "Change the size of a volume",
-		Long:  "Change the size of a volume. Growing works while clients use it. Shrinking needs --force, loses what lies beyond the new end, and is refused while clients are connected.",
+		Long:  "Change the size of a volume. Growing works while clients use it. Shrinking needs --force, loses what lies beyond the new end, and is refused while clients are connected. A disk that lsad attach made grows when it connects the next time.",
 		Example: `  lsad volume resize web 40GiB
   lsad volume resize web 10GiB --force`,
 		Args: takes("NAME", "SIZE"),
@@ -181,9 +181,13 @@ func volumeResize(t *target) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return t.change(cmd, fmt.Sprintf("volume %s has %v now", args[0], n), func(ctx context.Context, c *admin.Client) (admin.Volume, error) {
+			err = t.change(cmd, fmt.Sprintf("volume %s has %v now", args[0], n), func(ctx context.Context, c *admin.Client) (admin.Volume, error) {
 				return c.ResizeVolume(ctx, args[0], int64(n), force)
 			})
+			if err != nil {
+				return err
+			}
+			return t.noteDisks(cmd, args[0], int64(n))
 		},
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "allow a smaller size, which loses data")

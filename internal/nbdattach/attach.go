@@ -40,14 +40,18 @@ type Options struct {
 
 // Attachment is a device that this process keeps connected.
 type Attachment struct {
-	o       Options
-	log     *slog.Logger
-	index   int
-	backend backend
-	size    int64
-	lock    *os.File
-	driver  *driver // for commands
-	events  *driver // where broken connections are told
+	o         Options
+	log       *slog.Logger
+	index     int
+	backend   backend
+	blockSize int
+	size      int64     // that the kernel has
+	wanted    int64     // that the server has; see grow
+	since     time.Time // of the present connections
+	lock      *os.File
+	driver    *driver       // for commands
+	events    *driver       // where broken connections are told
+	broken    chan struct{} // has one while there may be connections to replace
 }
 
 // Attach connects a device. The caller calls Run, which closes the attachment at its end, or Close.
@@ -61,7 +65,7 @@ func Attach(ctx context.Context, o Options) (a *Attachment, err error) {
 	if o.Target.TLS {
 		return nil, fmt.Errorf("%s: %w; use a tunnel, or a unix socket", o.URI, ErrTLS)
 	}
-	a = &Attachment{o: o, log: o.Logger, index: o.Device}
+	a = &Attachment{o: o, log: o.Logger, index: o.Device, broken: make(chan struct{}, 1)}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
@@ -97,7 +101,6 @@ func (a *Attachment) connect(ctx context.Context) error {
 		return err
 	}
 	defer closeAll(conns)
-	a.size = info.Size
 	a.backend = backend{a.o.Connections, incarnation(info), a.o.URI}
 	v := a.device(conns, info)
 	if adopted, err := a.adopt(v); adopted || err != nil {
@@ -106,8 +109,14 @@ func (a *Attachment) connect(ctx context.Context) error {
 	if a.index, err = a.driver.connect(v); err != nil {
 		return err
 	}
-	if a.lock == nil {
+	a.blockSize, a.size, a.wanted = v.blockSize, v.size, v.size
+	if readSys(a.index, "backend") != a.backend.String() {
+		err = fmt.Errorf("%w: it does not keep what a device is attached to; it takes Linux 5.14", ErrNoDriver)
+	} else if a.lock == nil {
 		a.lock, err = watch(a.index)
+	}
+	if err != nil {
+		err = errors.Join(err, a.driver.disconnect(a.index)) // nobody knows of it yet
 	}
 	return err
 }
@@ -125,8 +134,14 @@ func (a *Attachment) adopt(v *device) (bool, error) {
 	if old != a.backend.String() {
 		return true, fmt.Errorf("%s is %w: attached to %q; detach it first", a.Path(), ErrInUse, old)
 	}
+	if a.backend.incarnation == unknownIncarnation {
+		return true, fmt.Errorf("take %s over: %w: it does not tell whether it kept what was acknowledged; detach it first", a.Path(), ErrChanged)
+	}
+	if a.size, err = sizeOf(a.index); err != nil {
+		return true, err
+	}
 	a.log.Info("taking over a device that nobody watched", "device", a.Path())
-	return true, a.driver.reconfigure(v)
+	return true, a.giveSockets(v)
 }
 
 func (a *Attachment) device(conns []net.Conn, info nbdclient.Info) *device {

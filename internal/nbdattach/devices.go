@@ -82,8 +82,8 @@ func List() ([]Info, error) {
 
 func describe(index int) Info {
 	i := Info{Path: path(index), Watched: watched(index)}
-	if sectors, err := strconv.ParseInt(readSys(index, "size"), 10, 64); err == nil {
-		i.SizeBytes = sectors * 512
+	if size, err := sizeOf(index); err == nil {
+		i.SizeBytes = size
 	}
 	if b, ok := parseBackend(readSys(index, "backend")); ok {
 		i.Target, i.Connections, i.Incarnation = b.target, b.connections, b.incarnation
@@ -123,35 +123,6 @@ func parseBackend(s string) (b backend, ok bool) {
 		return b, false
 	}
 	return backend{n, f[2], f[3]}, true
-}
-
-// lockPath is where who watches a device holds a lock.
-func lockPath(index int) string { return "/run/lsad-" + filepath.Base(path(index)) + ".lock" }
-
-// watch takes the lock of a device.
-func watch(index int) (*os.File, error) {
-	f, err := os.OpenFile(lockPath(index), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		err = errors.Join(err, f.Close())
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%s is %w", path(index), ErrWatched)
-		}
-		return nil, fmt.Errorf("lock %s: %w", lockPath(index), err)
-	}
-	return f, nil
-}
-
-// watched says whether somebody holds the lock.
-func watched(index int) bool {
-	f, err := os.Open(lockPath(index))
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 
 // Detach writes out what the kernel has cached of a device, and disconnects it; one that is mounted it leaves alone, and

@@ -164,3 +164,11 @@ func TestDescriptors(t *testing.T) {
 		t.Errorf("of a closed connection: %v", fds)
 	}
 }
+
+func TestIdle(t *testing.T) {
+	for text, want := range map[string]bool{"       0        0": true, "       1        0": false, "0 3": false, "": false} {
+		if got := idle(text); got != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+}

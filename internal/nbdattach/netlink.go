@@ -153,6 +153,21 @@ func (d *driver) reconfigure(v *device) error {
 	return nil
 }
 
+// resize gives a device another size. The kernel waits for the requests that are under way, and holds others back
+// meanwhile.
+func (d *driver) resize(v *device) error {
+	_, err := d.do(cmdReconfig, func(ae *netlink.AttributeEncoder) {
+		ae.Uint32(attrIndex, uint32(v.index))
+		ae.Uint64(attrSize, uint64(v.size))
+		ae.Uint64(attrBlockSize, uint64(v.blockSize))
+		ae.String(attrBackend, v.backend)
+	})
+	if err != nil {
+		return fmt.Errorf("resize %s: %w", path(v.index), err)
+	}
+	return nil
+}
+
 func (d *driver) disconnect(index int) error {
 	_, err := d.do(cmdDetach, func(ae *netlink.AttributeEncoder) { ae.Uint32(attrIndex, uint32(index)) })
 	if err != nil {

@@ -16,9 +16,9 @@ const checkEvery = 250 * time.Millisecond
 // attached), or until the server cannot be reconnected to: then the device is disconnected, so that what waits for
 // it fails, and the error Is ErrChanged or ErrTimeout.
 func (a *Attachment) Run(ctx context.Context) error {
-	broken := make(chan struct{}, 1)
+	a.events.conn.SetDeadline(time.Time{})
 	var listening sync.WaitGroup
-	listening.Go(func() { a.listen(broken) })
+	listening.Go(a.listen)
 	defer func() {
 		a.events.conn.SetDeadline(time.Unix(1, 0)) // ends listen
 		listening.Wait()
@@ -33,7 +33,8 @@ func (a *Attachment) Run(ctx context.Context) error {
 			if gone, err := a.gone(); gone || err != nil {
 				return err
 			}
-		case <-broken:
+			a.grow()
+		case <-a.broken:
 			if gone, err := a.gone(); gone || err != nil {
 				return err
 			}
@@ -44,17 +45,29 @@ func (a *Attachment) Run(ctx context.Context) error {
 	}
 }
 
-// Detach disconnects the device as the function Detach does, without force.
+// Detach disconnects the device as the function Detach does, without force. It goes on reconnecting until what is
+// cached is written out: with the server away that would wait for it for ever, and fail. It is called after Run.
 func (a *Attachment) Detach() error {
-	if err := settle(a.index); err != nil {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	settled := make(chan error, 1)
+	go func() {
+		settled <- settle(a.index)
+		cancel()
+	}()
+	err := a.Run(ctx)
+	if !errors.Is(err, context.Canceled) {
+		return errors.Join(err, <-settled) // the device is gone, and so is what settle waits for
+	}
+	if err := <-settled; err != nil {
 		return err
 	}
 	return a.driver.disconnect(a.index)
 }
 
-// listen tells broken of broken connections, until the socket is closed. Messages that the kernel had to drop may
+// listen tells of broken connections, until its socket has a deadline. Messages that the kernel had to drop may
 // have been about them too.
-func (a *Attachment) listen(broken chan<- struct{}) {
+func (a *Attachment) listen() {
 	for {
 		msgs, _, err := a.events.conn.Receive()
 		if isTimeout(err) {
@@ -65,14 +78,19 @@ func (a *Attachment) listen(broken chan<- struct{}) {
 			dead = dead || isLinkDead(m, a.index)
 		}
 		if dead {
-			select {
-			case broken <- struct{}{}:
-			default:
-			}
+			a.noteBroken()
 		}
 		if err != nil {
 			time.Sleep(10 * time.Millisecond) // an error that stays must not spin
 		}
+	}
+}
+
+// noteBroken has Run reconnect, also a Run that is yet to come.
+func (a *Attachment) noteBroken() {
+	select {
+	case a.broken <- struct{}{}:
+	default:
 	}
 }
 
@@ -97,7 +115,12 @@ const (
 )
 
 // reconnect replaces the connections that broke.
-func (a *Attachment) reconnect(ctx context.Context) error {
+func (a *Attachment) reconnect(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil && ctx.Err() != nil {
+			a.noteBroken() // they still are
+		}
+	}()
 	a.log.Warn("a connection broke; reconnecting", "device", a.Path(), "server", a.o.URI)
 	begin := time.Now()
 	for wait := firstWait; ; wait = min(2*wait, maxWait) {
@@ -137,13 +160,7 @@ func (a *Attachment) tryReconnect(ctx context.Context) error {
 	case now == unknownIncarnation:
 		return fmt.Errorf("%w: it does not tell whether it kept what was acknowledged", ErrChanged)
 	case now != a.backend.incarnation:
-		return fmt.Errorf("%w: its incarnation was %s and is %s: it lost power, or is another volume of that name", ErrChanged, a.backend.incarnation, now)
-	case info.Size < a.size:
-		return fmt.Errorf("%w: it had %d bytes and has %d", ErrChanged, a.size, info.Size)
+		return fmt.Errorf("%w: its incarnation was %s and is %s: it lost power, or is another volume of that name, or one that was reverted or shrunk", ErrChanged, a.backend.incarnation, now)
 	}
-	if err := a.driver.reconfigure(a.device(conns, info)); err != nil {
-		return err
-	}
-	a.size = info.Size
-	return nil
+	return a.giveSockets(a.device(conns, info))
 }

@@ -22,12 +22,13 @@ type identity struct {
 	readOnly    bool
 	incarnation string
 	volume      string
+	content     string // changes with a revert; "" where the server is too old to tell
 	layer       string // of a snapshot; "" also where the server is too old to tell
 	array       string // "" where the server is too old to tell
 }
 
 var (
-	volumeText = regexp.MustCompile(`\bincarnation ([0-9a-f]{16})-([0-9a-f]{1,16})\b`)
+	volumeText = regexp.MustCompile(`\bincarnation ([0-9a-f]{16})-([0-9a-f]{1,16})(?:-([0-9a-f]{1,16}))?\b`)
 	layerText  = regexp.MustCompile(`\blayer ([0-9a-f]{1,16})\b`)
 	arrayText  = regexp.MustCompile(`\barray ([0-9a-f]{32})\b`)
 )
@@ -37,7 +38,7 @@ func identify(description string, readOnly bool) identity {
 	if m == nil {
 		return identity{}
 	}
-	id := identity{readOnly: readOnly, incarnation: m[1], volume: m[2]}
+	id := identity{readOnly: readOnly, incarnation: m[1], volume: m[2], content: m[3]}
 	if m := layerText.FindStringSubmatch(description); m != nil {
 		id.layer = m[1]
 	}
@@ -69,6 +70,8 @@ func (was identity) differs(now identity) string {
 		return other("volume", was.volume, now.volume)
 	case was.layer != now.layer && was.layer != "" && now.layer != "":
 		return other("snapshot", was.layer, now.layer)
+	case was.content != now.content && was.content != "" && now.content != "":
+		return other("content", was.content, now.content) + ": it was reverted or shrunk"
 	case was.readOnly != now.readOnly:
 		return fmt.Sprintf("it was %s and is %s", access(was), access(now))
 	case !was.readOnly && was.incarnation != now.incarnation:

@@ -24,8 +24,11 @@ type UblkDevice struct {
 	Queues    int    `json:"queues"`
 	Depth     int    `json:"depth"` // of each queue
 	ReadOnly  bool   `json:"read_only"`
-	State     string `json:"state"`  // "live", "waiting" for a server to take it over, or "dead"
-	InUse     bool   `json:"in_use"` // mounted, or held by something else
+	// State is "live"; "waiting" for a server to take it over; "failed", which is no longer served and waits to be
+	// removed; or "dead".
+	State   string `json:"state"`
+	InUse   bool   `json:"in_use"`            // mounted, or held by something else
+	Problem string `json:"problem,omitempty"` // why it is not served by this server
 }
 
 // AddUblk asks for a device. Queues and Depth may be 0 for the defaults.

@@ -173,7 +173,7 @@ func (p *params) encode() []byte {
 	le.PutUint32(b[0:], paramsSize)
 	le.PutUint32(b[4:], types)
 	le.PutUint32(b[8:], attrs)
-	b[12], b[13], b[14], b[15] = logicalShift, physicalShift, 0, physicalShift // no preferred size; at least a block
+	b[12], b[13], b[14], b[15] = logicalShift, physicalShift, physicalShift, physicalShift // a block is what requests should be at least, and is best
 	le.PutUint32(b[16:], p.maxSectors)
 	le.PutUint64(b[24:], p.sectors)
 	if !p.readOnly {

@@ -71,7 +71,7 @@ func TestStructures(t *testing.T) {
 	golden(t, "parameters", (&params{sectors: 2048, maxSectors: 1024}).encode(), `
 		3c000000 03000000        # length; basic and discard
 		0c000000                 # cache, FUA
-		09 0c 00 0c              # block sizes: logical, physical, best, least
+		09 0c 0c 0c              # block sizes: logical, physical, best, least
 		00040000 00000000        # longest request, chunk
 		0008000000000000         # size
 		0000000000000000         # boundary
@@ -79,7 +79,7 @@ func TestStructures(t *testing.T) {
 		f8ff7f00 f8ff7f00        # longest discard and write-zeroes
 		0100 0000`)
 	golden(t, "parameters, read-only", (&params{sectors: 8, maxSectors: 8, readOnly: true}).encode(), `
-		3c000000 01000000 01000000 09 0c 00 0c 08000000 00000000 0800000000000000 0000000000000000
+		3c000000 01000000 01000000 09 0c 0c 0c 08000000 00000000 0800000000000000 0000000000000000
 		00000000 00000000 00000000 00000000 0000 0000`)
 }
 

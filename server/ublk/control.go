@@ -128,14 +128,6 @@ func Devices() ([]Info, error) {
 	return all, nil
 }
 
-// Remove stops and deletes a device that this process does not serve. Requests that wait for it fail.
-func Remove(id int) error {
-	if err := command(cmdStop, control{id: uint32(id)}, nil); err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("stop %s: %w", blockPath(id), err)
-	}
-	return remove(id)
-}
-
 // remove deletes a stopped device. Who still has it open does not keep that waiting, where the kernel can.
 func remove(id int) error {
 	err := command(cmdDeleteAsync, control{id: uint32(id)}, nil)

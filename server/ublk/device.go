@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,10 +26,17 @@ type Device struct {
 	recorder Recorder
 	log      *slog.Logger
 
-	tuning sync.WaitGroup // tune
-	char   int            // /dev/ublkcN
+	tuned  chan struct{} // closed at the end of tune; nil if nothing is tuned
+	char   int           // /dev/ublkcN
 	queues []*queue
 	wg     sync.WaitGroup
+
+	failed   chan struct{} // closed when a queue ended by an error
+	failure  error         // what it was
+	failing  sync.Once
+	ending   sync.Mutex
+	settling sync.WaitGroup // tune, and what settle left behind
+	stuck    atomic.Bool    // the device failed, and one of these waits for it
 }
 
 // ID is the number in the device's name.
@@ -51,7 +59,7 @@ func (d *Device) Size() int64 { return d.size }
 
 // newDevice holds what a device is made of. It has nothing open yet.
 func newDevice(x Export, o *Options) *Device {
-	d := &Device{export: x, recorder: o.Recorder, log: o.Logger, char: -1}
+	d := &Device{export: x, recorder: o.Recorder, log: o.Logger, char: -1, failed: make(chan struct{})}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
@@ -88,7 +96,8 @@ func Add(x Export, o Options) (*Device, error) {
 	if err := d.begin(p); err != nil {
 		return nil, errors.Join(err, d.undo())
 	}
-	d.tuning.Go(d.tune)
+	d.tuned = make(chan struct{})
+	d.settling.Go(d.tune)
 	return d, nil
 }
 
@@ -127,7 +136,7 @@ func (d *Device) open() (err error) {
 		go func() {
 			defer d.wg.Done()
 			if err := q.serve(ready); err != nil {
-				d.log.Error("a queue of a ublk device ended", "device", d.Path(), "queue", q.id, "error", err)
+				d.fail(fmt.Errorf("queue %d of %s: %w", q.id, d.Path(), err))
 			}
 		}()
 	}
@@ -170,73 +179,11 @@ const requestTimeout = 3 * time.Second
 // tune sets what a device does not need to work; where /sys may not be written it keeps the kernel's default. It
 // takes the kernel some 20 ms, in which requests have to be served: it waits for those under way, and holds back new ones.
 func (d *Device) tune() {
+	defer close(d.tuned)
 	path := filepath.Join("/sys/block", filepath.Base(d.Path()), "queue/io_timeout")
 	if err := os.WriteFile(path, strconv.AppendInt(nil, requestTimeout.Milliseconds(), 10), 0); err != nil {
 		d.log.Debug("the request timeout stays as it is", "device", d.Path(), "error", err)
 	}
-}
-
-// InUse says whether a mount, or another holder, has the device or a part of it to itself.
-func (d *Device) InUse() bool {
-	fd, err := unix.Open(d.Path(), unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
-	if err == nil {
-		unix.Close(fd) // it was only looked at
-	}
-	return errors.Is(err, unix.EBUSY)
-}
-
-// Stop writes out what the kernel has cached of the device, removes it, and closes its export. A device that is in
-// use is not removed unless force is set: what its holder had cached is lost then, since the kernel fails what is
-// written to a device that is being stopped. The error Is ErrInUse.
-func (d *Device) Stop(force bool) error {
-	d.tuning.Wait()
-	holder, err := d.settle()
-	if err != nil {
-		if !force {
-			return err
-		}
-		d.log.Warn("removing a ublk device that is in use", "device", d.Path(), "error", err)
-	}
-	err = command(cmdStop, control{id: uint32(d.info.ID)}, nil)
-	if holder >= 0 {
-		unix.Close(holder) // it was there to keep others out
-	}
-	if err != nil {
-		return fmt.Errorf("stop %s: %w", d.Path(), err)
-	}
-	d.wg.Wait()
-	return errors.Join(d.closeChar(), remove(d.info.ID), d.export.Close())
-}
-
-// settle writes out the kernel's cache of the device, and returns a descriptor that keeps others from having it to
-// themselves until it is closed, -1 if the device is gone. The error Is ErrInUse if somebody may have more to write.
-// The descriptor is read-only: udev looks anew at a device that was open for writing.
-func (d *Device) settle() (holder int, err error) {
-	fd, err := unix.Open(d.Path(), unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
-	switch {
-	case errors.Is(err, unix.EBUSY):
-		return -1, fmt.Errorf("%s is %w: unmount it, or end what else has it", d.Path(), ErrInUse)
-	case err != nil:
-		return -1, nil // gone: nothing is cached that could be written
-	}
-	if err := unix.Fsync(fd); err != nil {
-		unix.Close(fd) // the error says enough
-		return -1, fmt.Errorf("write out what is cached of %s: %w", d.Path(), err)
-	}
-	return fd, nil
-}
-
-// Leave ends serving but keeps the device: its requests wait for who resumes it. Those under way are completed or
-// will be issued again. It closes the export.
-func (d *Device) Leave() error { return errors.Join(d.leave(), d.export.Close()) }
-
-func (d *Device) leave() error {
-	d.tuning.Wait()
-	for _, q := range d.queues {
-		q.leave()
-	}
-	d.wg.Wait()
-	return d.closeChar()
 }
 
 // Resize tells the kernel that the device has another size, in bytes. The error Is ErrNoResize where it cannot.

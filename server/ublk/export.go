@@ -79,6 +79,10 @@ var (
 	ErrNotFound = errors.New("no such device")
 	// ErrNoResize: this kernel cannot change the size of a device.
 	ErrNoResize = errors.New("this kernel cannot change the size of a ublk device (Linux 6.16 can)")
+	// ErrFailed: nobody serves the device any more, although its server lives.
+	ErrFailed = errors.New("it is no longer served")
+	// ErrServed: another process serves the device.
+	ErrServed = errors.New("another server serves it")
 	// ErrInvalid: options, or a size, that cannot be.
 	ErrInvalid = errors.New("invalid")
 )

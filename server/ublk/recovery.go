@@ -11,8 +11,8 @@ import (
 )
 
 // Resume takes over a device whose server is gone, and serves x through it. It waits until the kernel is done with
-// the old server, which takes a few seconds at the most. The device closes x when it ends; if Resume fails the
-// caller does, and the device waits on.
+// the old server, which takes a few seconds at the most; if that is alive, the error Is ErrServed. The device closes x
+// when it ends; if Resume fails the caller does, and the device waits on.
 func Resume(ctx context.Context, id int, x Export, o Options) (*Device, error) {
 	d := newDevice(x, &o)
 	if err := d.takeOver(ctx, id); err != nil {
@@ -42,6 +42,9 @@ func (d *Device) takeOver(ctx context.Context, id int) (err error) {
 	for {
 		if d.info, err = info(id); err != nil {
 			return err
+		}
+		if err := d.info.Served(ctx); err != nil {
+			return fmt.Errorf("take over: %w", err)
 		}
 		if d.info.State == StateDead {
 			return fmt.Errorf("take %s over: %w: it was never started", d.Path(), ErrNotFound)

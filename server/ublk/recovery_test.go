@@ -33,12 +33,15 @@ func dieAt(stage string) error {
 	if err != nil {
 		return err
 	}
-	if stage == "added" {
+	if stage == "added" || stage == "serves" {
 		d, err := Add(&memory{size: 1 << 20}, Options{Queues: id, Depth: 4})
 		if err != nil {
 			return err
 		}
 		fmt.Println(d.ID())
+		if stage == "serves" {
+			select {} // until it is killed
+		}
 		return kill()
 	}
 	d := newDevice(&memory{size: 1 << 20}, &Options{})
@@ -122,7 +125,7 @@ func TestTakeOver(t *testing.T) {
 				removed := false
 				t.Cleanup(func() {
 					if !removed {
-						t.Log(Remove(id))
+						t.Log(Remove(context.WithoutCancel(t.Context()), id))
 					}
 				})
 				waits := make(chan error, 1)

@@ -18,6 +18,10 @@ var attachTests = []localTest{
 	{"xfs", func(t *testing.T, vm *guest.VM) { fileSystemLocal(t, vm, nbdDisk, "mkfs.xfs -q -f", "xfs_repair -n") }},
 	{"killed server", func(t *testing.T, vm *guest.VM) { killLocal(t, vm, nbdDisk, killWays...) }},
 	{"restarts", attachRestarts},
+	{"grows", attachGrows},
+	{"ends in an outage", attachEndsInOutage},
+	{"fails", attachFails},
+	{"remote", attachRemote},
 	{"cycles", func(t *testing.T, vm *guest.VM) { cyclesLocal(t, vm, nbdDisk) }},
 	{"lost power", attachLostPower},
 }

@@ -26,8 +26,8 @@ func TestSystemd(t *testing.T) {
 	if who := vm.MustRun(t, "stat -c %U /var/lib/lsad/dev0; systemctl show -P User lsad"); who != "lsad\nlsad\n" {
 		t.Errorf("the server runs as, and its files belong to, %q", who)
 	}
-	vm.MustRun(t, "cd /root/lsad\n"+tested(t, "LOCAL.md", "boot ublk"))
-	vm.MustRun(t, "cd /root/lsad\n"+tested(t, "LOCAL.md", "boot nbd"))
+	vm.MustRun(t, "cd /root/lsad\n"+tested(t, "OPERATING.md", "boot ublk"))
+	vm.MustRun(t, "cd /root/lsad\n"+tested(t, "OPERATING.md", "boot nbd"))
 	vm.MustRun(t, mountScript(t))
 	writers := systemWriters(t, vm)
 	vm.MustRun(t, progress+"systemctl restart lsad; progress; progress")
@@ -134,11 +134,11 @@ func tested(t *testing.T, file, name string) string {
 // mountScript puts the documented lines into fstab, with the UUIDs of the guest, and mounts.
 func mountScript(t *testing.T) string {
 	t.Helper()
-	lines := tested(t, "LOCAL.md", "boot fstab")
+	lines := tested(t, "OPERATING.md", "boot fstab")
 	for dir, device := range map[string]string{"/srv/db": "/dev/ublkb0", "/srv/web": "/dev/nbd0"} {
 		line := regexp.MustCompile(`(?m)^UUID=\S+( +` + dir + ` )`)
 		if !line.MatchString(lines) {
-			t.Fatalf("docs/LOCAL.md has no line of fstab for %s", dir)
+			t.Fatalf("docs/OPERATING.md has no line of fstab for %s", dir)
 		}
 		lines = line.ReplaceAllString(lines, "UUID=$(blkid -o value -s UUID "+device+")$1")
 	}

@@ -23,14 +23,17 @@ var ublkTests = []localTest{
 		shallow.attach = "lsad ublk add vol0 --depth 4 >/dev/null"
 		killLocal(t, vm, shallow, "--rw=randwrite --bs=4k --iodepth=32 --size=64m --io_size=12m --fsync=8")
 	}},
+	{"killed server with two queues", func(t *testing.T, vm *guest.VM) { killLocal(t, vm, ublkTwoQueues, killWays[0]) }},
 	{"stops", ublkStops},
+	{"waits", ublkWaits},
+	{"flusher", ublkFlusher},
 	{"cycles", func(t *testing.T, vm *guest.VM) { cyclesLocal(t, vm, ublkDisk) }},
 }
 
 // ublkDriver runs those tests of package ublk that take the driver, and holds that the driver did not complain.
 func ublkDriver(t *testing.T, vm *guest.VM) {
-	out := vm.MustRun(t, "ublk.test -test.v -test.run TestTakeOver 2>&1 || { echo FAILED; dmesg | tail -60; }")
-	if strings.Contains(out, "FAILED") || !strings.Contains(out, "--- PASS: TestTakeOver ") {
+	out := vm.MustRun(t, "ublk.test -test.v -test.run 'TestTakeOver|TestServed|TestFailed' 2>&1 || { echo FAILED; dmesg | tail -60; }")
+	if strings.Contains(out, "FAILED") || !strings.Contains(out, "--- PASS: TestTakeOver ") || !strings.Contains(out, "--- PASS: TestFailed ") {
 		t.Fatal(out)
 	}
 	if warnings := vm.MustRun(t, "dmesg | grep -A 40 -E 'WARNING:|BUG:|Oops' || true"); warnings != "" {
@@ -63,11 +66,11 @@ func ublkStops(t *testing.T, vm *guest.VM) {
 		(md5sum -c /tmp/sum && echo more >/mnt/more && sync -f /mnt) >/tmp/over 2>&1 & over=$!
 		again --ublk vol0; wait $over; cat /tmp/over
 		umount /mnt; e2fsck -f -n /dev/ublkb0 >/dev/null 2>&1; ls /dev/ublkb*`)
-	got := local(t, vm, `lsad volume resize vol0 2GiB >/dev/null; grep -c "keeps the size" /run/lsad.log
+	got := local(t, vm, `lsad volume resize vol0 2GiB 2>&1 >/dev/null | grep -c "/dev/ublkb0 keeps 1.0 GiB"; grep -c "keeps the size" /run/lsad.log
 		echo cached | dd of=/dev/ublkb0 bs=512 seek=100 conv=notrunc 2>/dev/null; stop; ls /dev | grep ublkb || echo none
 		again --ublk vol0; dd if=/dev/ublkb0 bs=512 skip=100 count=1 2>/dev/null | head -n 1; blockdev --getsize64 /dev/ublkb0
 		lsad ublk del vol0`)
-	if want := fmt.Sprintf("1\nnone\ncached\n%d\nremoved vol0\n", 2<<30); got != want {
+	if want := fmt.Sprintf("1\n1\nnone\ncached\n%d\nremoved vol0\n", 2<<30); got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 	if got := local(t, vm, "lsad ublk list --json; cat /run/lsad.log | grep -c 'took over'"); !strings.HasPrefix(got, "[]") {

@@ -1,0 +1,55 @@
+package guest_test
+
+import (
+	"testing"
+
+	"lsad/tools/guest"
+)
+
+// attachGrows holds that a volume that was made larger while its server was away, or before it was restarted, makes
+// its device larger, and that who writes meanwhile sees no error.
+func attachGrows(t *testing.T, vm *guest.VM) {
+	local(t, vm, `attach vol0 /dev/nbd0 --timeout 40s; was=$(blockdev --getsize64 /dev/nbd0)
+		fio --name=busy --filename=/dev/nbd0 --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite --bs=4k --size=64m --time_based --runtime=8 >/tmp/fio.out 2>&1 & fio=$!
+		sleep 2; lsad volume resize vol0 1100MiB >/dev/null; kill9; again
+		wait $fio || { cat /tmp/fio.out >&2; exit 1; }
+		for i in $(seq 300); do [ $(blockdev --getsize64 /dev/nbd0) = $((1100<<20)) ] && break; sleep 0.1; done
+		echo $was to $(blockdev --getsize64 /dev/nbd0); [ $(blockdev --getsize64 /dev/nbd0) = $((1100<<20)) ]
+		dd if=/dev/zero of=/dev/nbd0 bs=1M seek=1099 count=1 oflag=direct 2>/dev/null
+		lsad volume resize vol0 1200MiB >/dev/null; kill -9 $(cat /run/attach.pid); while kill -0 $(cat /run/attach.pid) 2>/dev/null; do sleep 0.05; done
+		kill9; again; attach vol0 /dev/nbd0
+		for i in $(seq 300); do [ $(blockdev --getsize64 /dev/nbd0) = $((1200<<20)) ] && break; sleep 0.1; done
+		[ $(blockdev --getsize64 /dev/nbd0) = $((1200<<20)) ]
+		detach /dev/nbd0`)
+}
+
+// attachEndsInOutage holds that lsad attach, told to end while the server is away, writes out what is cached when the
+// server is back.
+func attachEndsInOutage(t *testing.T, vm *guest.VM) {
+	local(t, vm, `attach vol0 /dev/nbd0 --timeout 1m; head -c 4096 /dev/urandom >/tmp/want
+		exec 9</dev/nbd0; dd if=/tmp/want of=/dev/nbd0 bs=4096 conv=notrunc 2>/dev/null
+		stop; kill $(cat /run/attach.pid); sleep 2; again 9<&-
+		status=0; wait $(cat /run/attach.pid) || status=$?; exec 9<&-; [ $status = 0 ]
+		attach vol0 /dev/nbd0; cmp -n 4096 /tmp/want /dev/nbd0; detach /dev/nbd0`)
+}
+
+// attachFails holds that an attachment that fails leaves no device behind, and that one whose server does not come
+// back in time ends with errors for who uses it.
+func attachFails(t *testing.T, vm *guest.VM) {
+	local(t, vm, `rm -f /run/lsad-nbd0.lock; mkdir /run/lsad-nbd0.lock
+		! lsad attach vol0 2>/tmp/err; grep -q lsad-nbd0.lock /tmp/err; [ "$(lsad attach --list --json)" = "[]" ]; rmdir /run/lsad-nbd0.lock
+		attach vol0 /dev/nbd0 --timeout 3s; stop
+		! dd if=/dev/zero of=/dev/nbd0 bs=4k count=1 oflag=direct 2>/tmp/err; grep -q "Input/output error" /tmp/err
+		status=0; wait $(cat /run/attach.pid) || status=$?; [ $status = 1 ]; grep -q "did not come back in time" /run/attach.log
+		again; [ "$(lsad attach --list --json)" = "[]" ]`)
+}
+
+// attachRemote attaches over TCP, as another machine does, and restarts the server.
+func attachRemote(t *testing.T, vm *guest.VM) {
+	local(t, vm, `stop; again --nbd 127.0.0.1:10809 --nbd unix:/data/lsad-data/nbd.sock; head -c 1000000 /dev/urandom >/tmp/want
+		attach nbd://127.0.0.1:10809/vol0 /dev/nbd0 --connections 2; lsad attach --list | grep -q "tcp:127.0.0.1:10809.*watched"
+		dd if=/tmp/want of=/dev/nbd0 conv=fsync,notrunc 2>/dev/null; kill9; again --nbd 127.0.0.1:10809 --nbd unix:/data/lsad-data/nbd.sock
+		echo 3 >/proc/sys/vm/drop_caches; cmp -n 1000000 /tmp/want /dev/nbd0
+		/usr/sbin/blkdiscard -z /dev/nbd0 -l 1048576; cmp -n 1048576 /dev/zero /dev/nbd0
+		detach /dev/nbd0; stop; again`)
+}
