@@ -37,6 +37,9 @@ type Map struct {
 	gen      uint64 // of changes made now; changed by Begin only
 	flushGen uint64 // of the running checkpoint, 0 if none
 
+	changed changed      // the pages with a gen that is not 0
+	looked  atomic.Int64 // words, pages and rows that searches looked at
+
 	shards [shardCount]shard
 }
 

@@ -14,8 +14,8 @@
 // commit lock sees to that. A page that is to be changed is pinned first, so
 // that no change ever waits for the store.
 //
-// Lock order: Layers.mu and a shard's mu are both leaves; neither is held while
-// the other is taken, nor across I/O.
+// Lock order: Layers.mu and a shard's mu are not held while the other is taken,
+// nor across I/O. changed.mu is a leaf, taken under a shard's.
 package blockmap
 
 import "lsad/lsa/format"

@@ -20,7 +20,7 @@ type page struct {
 // size classes and the gaps between pages take: the budget is memory of the process.
 const (
 	entryBytes = 32 + 8
-	pageBytes  = 192 + 48 // the struct, its map slot, its ring slot
+	pageBytes  = 224 + 56 // the struct, its map slot, its ring slot, its word in changed
 )
 
 func (p *page) bytes() int64 { return int64(cap(p.entries))*entryBytes + pageBytes }
