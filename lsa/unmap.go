@@ -11,7 +11,8 @@ import (
 const pagesPerBatch = 128
 
 // Trim unmaps the whole blocks within [off, off+n): they read as zeros and give
-// their space back. What it costs depends on what is mapped there, not on n.
+// their space back. What it costs depends on what is mapped there, and a little
+// on how many snapshots have something at all, not on n or on other volumes.
 func (h *Handle) Trim(off, n int64) error {
 	if err := h.check("trim", off, n, true); err != nil {
 		return err

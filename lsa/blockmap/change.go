@@ -13,6 +13,9 @@ func (m *Map) touch(s *shard, p *page) {
 	if p.gen != 0 && p.gen == m.flushGen && !p.saved {
 		p.image, p.saved = EncodePage(nil, p.entries), true
 	}
+	if p.gen == 0 {
+		m.changed.add(p.key)
+	}
 	p.gen = m.gen
 	s.dirty = append(s.dirty, p)
 	m.dirty.Add(p.bytes())

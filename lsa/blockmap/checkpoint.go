@@ -78,6 +78,7 @@ func (c *Checkpoint) end(durable bool) {
 			}
 			if durable {
 				p.gen = 0
+				c.m.changed.drop(p.key)
 				continue
 			}
 			p.gen = c.m.gen

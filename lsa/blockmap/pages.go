@@ -7,69 +7,119 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// few: below so many pages it is cheaper to look at each than to search.
+// few: so many pages are looked for in the cache, one by one, before the store
+// is asked.
 const few = 64
 
 // PagesIn returns, in order, the pages in [from, to) in which the layer or an
-// ancestor may map something. own leaves the ancestors out.
+// ancestor may map something. own leaves the ancestors out. What it costs depends
+// on what the layers have there, not on how wide the range is or on what else is
+// cached.
 func (m *Map) PagesIn(layer, from, to uint64, own bool) ([]uint64, error) {
+	if from >= to {
+		return nil, nil
+	}
 	if to-from <= few {
-		var all []uint64
-		for pg := from; pg < to; pg++ {
-			all = append(all, pg)
+		if pages, ok := m.cachedIn(layer, from, to); ok {
+			return pages, nil
 		}
-		return all, nil
 	}
 	chain := []uint64{layer}
 	if !own {
 		chain = m.Layers.Chain(layer)
 	}
-	// The cache first: what is dirty now and clean by the time the store is
-	// read will be found there.
-	pages := m.cachedPages(chain, from, to)
+	// What changed comes first: if it is clean by the time the store is read, it
+	// will be found there.
+	var pages []uint64
 	for _, l := range chain {
-		var err error
-		if pages, err = m.storedPages(pages, l, from, to); err != nil {
-			return nil, err
-		}
+		pages = m.changedIn(pages, l, from, to)
+	}
+	pages, err := m.storedIn(pages, chain, from, to)
+	if err != nil {
+		return nil, err
 	}
 	slices.Sort(pages)
 	return slices.Compact(pages), nil
 }
 
-func (m *Map) cachedPages(chain []uint64, from, to uint64) []uint64 {
-	var pages []uint64
-	for i := range m.shards {
-		s := &m.shards[i]
-		s.mu.RLock()
-		for _, p := range s.ring {
-			k := p.key
-			if k.Page >= from && k.Page < to && (p.loading != nil || len(p.entries) > 0) && slices.Contains(chain, k.Layer) {
-				pages = append(pages, k.Page)
-			}
+// cachedIn returns the pages in which a reader of the layer sees something; ok is
+// false if one of the range is not in the cache.
+func (m *Map) cachedIn(layer, from, to uint64) (pages []uint64, ok bool) {
+	for pg := from; pg < to; pg++ {
+		m.looked.Add(1)
+		n, ok := m.cachedLen(Key{layer, pg})
+		if !ok {
+			return nil, false
 		}
-		s.mu.RUnlock()
+		if n > 0 {
+			pages = append(pages, pg)
+		}
 	}
-	return pages
+	return pages, true
 }
 
-func (m *Map) storedPages(pages []uint64, layer, from, to uint64) (_ []uint64, err error) {
+// cachedLen returns how many entries a cached page has.
+func (m *Map) cachedLen(k Key) (n int, ok bool) {
+	s := m.shard(k)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	p := s.pages[k]
+	if p == nil || p.loading != nil {
+		return 0, false
+	}
+	return len(p.entries), true
+}
+
+// changedIn appends the layer's pages in [from, to) that were changed and are not
+// empty.
+func (m *Map) changedIn(pages []uint64, layer, from, to uint64) []uint64 {
+	old := len(pages)
+	pages, looked := m.changed.in(pages, layer, from, to)
+	m.looked.Add(int64(looked + len(pages) - old))
+	kept := pages[:old]
+	for _, pg := range pages[old:] {
+		if n, ok := m.cachedLen(Key{layer, pg}); !ok || n > 0 {
+			kept = append(kept, pg)
+		}
+	}
+	return kept
+}
+
+// storedIn appends the layers' pages in [from, to) that the store has. The rows of
+// the store are in order, so a row that lies behind a layer's range lies behind
+// those of layers without any rows too: they are not asked for one by one.
+func (m *Map) storedIn(pages []uint64, layers []uint64, from, to uint64) ([]uint64, error) {
+	layers = slices.Sorted(slices.Values(layers))
+	var low, high [17]byte
 	it, err := m.db.NewIter(&pebble.IterOptions{
-		LowerBound: PageKey(Key{layer, from}),
-		UpperBound: PageKey(Key{layer, to}),
+		LowerBound: appendKey(low[:0], Key{layers[0], from}),
+		UpperBound: appendKey(high[:0], Key{layers[len(layers)-1], to}),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list map pages of layer %d: %w", layer, err)
+		return nil, fmt.Errorf("list map pages: %w", err)
 	}
-	for ok := it.First(); ok; ok = it.Next() {
-		k, err := ParsePageKey(it.Key())
-		if err != nil {
+	var key [17]byte
+	var at Key // of the row that the iterator stands on
+	for ok := it.First(); ok; {
+		m.looked.Add(1)
+		if at, err = ParsePageKey(it.Key()); err != nil {
 			return nil, errClose(err, it)
 		}
-		pages = append(pages, k.Page)
+		for len(layers) > 0 && (layers[0] < at.Layer || layers[0] == at.Layer && at.Page >= to) {
+			layers = layers[1:]
+		}
+		switch {
+		case len(layers) == 0:
+			ok = false
+		case layers[0] == at.Layer && at.Page >= from:
+			pages = append(pages, at.Page)
+			ok = it.Next()
+		default:
+			ok = it.SeekGE(appendKey(key[:0], Key{layers[0], from}))
+		}
 	}
 	if err := it.Close(); err != nil {
-		return nil, fmt.Errorf("list map pages of layer %d: %w", layer, err)
+		return nil, fmt.Errorf("list map pages: %w", err)
 	}
 	return pages, nil
 }
