@@ -27,6 +27,7 @@ func TestAttach(t *testing.T) {
 		{"grows", attachGrows},
 		{"ends in an outage", attachEndsInOutage},
 		{"fails", attachFails},
+		{"reverted", attachReverted},
 		{"remote", attachRemote},
 		{"cycles", func(t *testing.T, vm *guest.VM) { cyclesLocal(t, vm, nbdDisk) }},
 		{"lost power", attachLostPower},

@@ -37,6 +37,7 @@ func TestUblk(t *testing.T) {
 		{"stops", ublkStops},
 		{"waits", ublkWaits},
 		{"flusher", ublkFlusher},
+		{"small arrays", ublkSmall},
 		{"cycles", func(t *testing.T, vm *guest.VM) { cyclesLocal(t, vm, ublkDisk) }},
 		{"power cut", func(t *testing.T, vm *guest.VM) { powerLocal(t, vm, options, ublkDisk) }},
 	} {
