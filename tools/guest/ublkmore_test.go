@@ -59,7 +59,7 @@ const smallArrays = `
 		cat log >&2
 		return 1
 	}
-	new="--segment-size=1MiB --device=d0:64MiB --device=d1:64MiB --volume=v:512MiB"
+	new="--segment-size=1MiB --device=lsad-data/d0:64MiB --device=lsad-data/d1:64MiB --volume=v:512MiB"
 	end() { kill $1 $2; while kill -0 $2 2>/dev/null; do sleep 0.05; done; }
 	at() { (cd $1; shift; lsad "$@"); }
 `
