@@ -50,7 +50,7 @@ func attachRemote(t *testing.T, vm *guest.VM) {
 		attach nbd://127.0.0.1:10809/vol0 /dev/nbd0 --connections 2; lsad attach --list | grep -q "tcp:127.0.0.1:10809.*watched"
 		dd if=/tmp/want of=/dev/nbd0 conv=fsync,notrunc 2>/dev/null; kill9; again --nbd 127.0.0.1:10809 --nbd unix:/data/lsad-data/nbd.sock
 		echo 3 >/proc/sys/vm/drop_caches; cmp -n 1000000 /tmp/want /dev/nbd0
-		/usr/sbin/blkdiscard -z /dev/nbd0 -l 1048576; cmp -n 1048576 /dev/zero /dev/nbd0
+		/usr/local/bin/blkdiscard -z /dev/nbd0 -l 1048576; cmp -n 1048576 /dev/zero /dev/nbd0
 		detach /dev/nbd0; stop; again`)
 }
 
