@@ -21,6 +21,7 @@ var attachTests = []localTest{
 	{"grows", attachGrows},
 	{"ends in an outage", attachEndsInOutage},
 	{"fails", attachFails},
+	{"reverted", attachReverted},
 	{"remote", attachRemote},
 	{"cycles", func(t *testing.T, vm *guest.VM) { cyclesLocal(t, vm, nbdDisk) }},
 	{"lost power", attachLostPower},

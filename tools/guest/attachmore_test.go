@@ -50,6 +50,16 @@ func attachRemote(t *testing.T, vm *guest.VM) {
 		attach nbd://127.0.0.1:10809/vol0 /dev/nbd0 --connections 2; lsad attach --list | grep -q "tcp:127.0.0.1:10809.*watched"
 		dd if=/tmp/want of=/dev/nbd0 conv=fsync,notrunc 2>/dev/null; kill9; again --nbd 127.0.0.1:10809 --nbd unix:/data/lsad-data/nbd.sock
 		echo 3 >/proc/sys/vm/drop_caches; cmp -n 1000000 /tmp/want /dev/nbd0
-		/usr/sbin/blkdiscard -z /dev/nbd0 -l 1048576; cmp -n 1048576 /dev/zero /dev/nbd0
+		/usr/local/bin/blkdiscard -z /dev/nbd0 -l 1048576; cmp -n 1048576 /dev/zero /dev/nbd0
 		detach /dev/nbd0; stop; again`)
+}
+
+// attachReverted holds that a volume that was reverted after a restart of the server, before the attachment came back,
+// is not taken for what was attached. (What watches it is stopped meanwhile: it would be too quick.)
+func attachReverted(t *testing.T, vm *guest.VM) {
+	local(t, vm, `attach vol0 /dev/nbd0; lsad volume snapshot vol0@then >/dev/null; dd if=/dev/zero of=/dev/nbd0 bs=4k count=1 oflag=direct 2>/dev/null
+		kill -STOP $(cat /run/attach.pid); kill9; again; lsad volume revert vol0@then >/dev/null; kill -CONT $(cat /run/attach.pid)
+		status=0; wait $(cat /run/attach.pid) || status=$?; [ $status = 1 ]; grep -q "its incarnation was" /run/attach.log
+		! dd if=/dev/zero of=/dev/nbd0 bs=4k count=1 oflag=direct 2>/dev/null; [ "$(lsad attach --list --json)" = "[]" ]
+		lsad volume delete vol0@then >/dev/null; attach vol0 /dev/nbd0; detach /dev/nbd0; : >/run/attach.log`)
 }

@@ -27,6 +27,7 @@ var ublkTests = []localTest{
 	{"stops", ublkStops},
 	{"waits", ublkWaits},
 	{"flusher", ublkFlusher},
+	{"small arrays", ublkSmall},
 	{"cycles", func(t *testing.T, vm *guest.VM) { cyclesLocal(t, vm, ublkDisk) }},
 }
 
