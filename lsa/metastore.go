@@ -69,6 +69,9 @@ func openMetastore(fs vfs.FS, dir string, create, readOnly bool, log *slog.Logge
 			// Left alone, the store ends the process where a table is damaged.
 			// Whoever reads it gets an error, which is enough.
 			DataCorruption: func(i pebble.DataCorruptionInfo) {
+				if store != nil && store.GivenUp() {
+					return // it misses what was left out
+				}
 				log.Error("metadata store is damaged", "file", i.Path, "error", i.Details.Error())
 			},
 			BackgroundError: func(err error) { backgroundError(store, log, err) },

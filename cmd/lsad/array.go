@@ -45,6 +45,9 @@ func (s *server) openArray(ctx context.Context) error {
 	if err := s.remember(); err != nil {
 		return err
 	}
+	if err := s.dir.share(s.gid); err != nil { // a directory that was there, and is the array's only now
+		return err
+	}
 	s.verifyMeta()
 	return s.collector.start()
 }
