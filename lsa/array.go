@@ -16,24 +16,26 @@ import (
 
 // Array is an open array.
 type Array struct {
-	opts      Options
-	log       *slog.Logger
-	db        *pebble.DB
-	slots     atomic.Pointer[[]*device] // see devs
-	blocks    *blockmap.Map
-	catalog   *catalog
-	super     superState
-	readers   readers
-	readOnly  bool         // nothing is written: degraded, or only inspected
-	ballast   *ballast     // taken unless read-only
-	store     *storefs.FS  // what the metadata store is on, unless read-only
-	degraded  bool         // a device is missing, and the log may lack what it had
-	missing   int          // devices that are, not counting those given up
-	goesOn    bool         // without the missing one, and never again with it
-	twoCopies atomic.Bool  // there are, or were, volumes with two copies
-	limit     atomic.Int64 // blocks that may be in use
-	separates atomic.Bool  // blocks are, by Options.Placement
-	recovery  RecoveryReport
+	opts        Options
+	log         *slog.Logger
+	db          *pebble.DB
+	slots       atomic.Pointer[[]*device] // see devs
+	blocks      *blockmap.Map
+	catalog     *catalog
+	super       superState
+	readers     readers
+	readOnly    bool                      // nothing is written: degraded, or only inspected
+	ballast     *ballast                  // taken unless read-only
+	store       *storefs.FS               // what the metadata store is on, unless read-only
+	storeSaid   atomic.Pointer[time.Time] // when it was logged last that it failed
+	storeBehind atomic.Bool               // it fails, and there was no room for that reason
+	degraded    bool                      // a device is missing, and the log may lack what it had
+	missing     int                       // devices that are, not counting those given up
+	goesOn      bool                      // without the missing one, and never again with it
+	twoCopies   atomic.Bool               // there are, or were, volumes with two copies
+	limit       atomic.Int64              // blocks that may be in use
+	separates   atomic.Bool               // blocks are, by Options.Placement
+	recovery    RecoveryReport
 
 	append struct {
 		mu         sync.Mutex

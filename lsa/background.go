@@ -59,8 +59,12 @@ func (a *Array) checkpointLoop() {
 	}
 }
 
-// checkpointDue: there is something to write.
+// checkpointDue: there is something to write, or to find out whether the store
+// can be written again.
 func (a *Array) checkpointDue() bool {
+	if a.store.Problem() != nil {
+		return true
+	}
 	if a.committed.Load() != a.checkpoint.lsn.Load() || a.blocks.Stats().Dirty > 0 {
 		return true
 	}

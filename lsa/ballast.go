@@ -33,7 +33,10 @@ func newBallast(fs vfs.FS, meta string, mapCache int64, note func(string, ...any
 }
 
 // wrap returns the file system for the metadata store.
-func (b *ballast) wrap() *storefs.FS { return storefs.New(b.fs, storefs.Options{Full: b.release}) }
+func (b *ballast) wrap(o storefs.Options) *storefs.FS {
+	o.Full = b.release
+	return storefs.New(b.fs, o)
+}
 
 // release lets the room go; the store then tries again what failed, and goes
 // on trying.

@@ -37,7 +37,7 @@ func (s *sound) editStore(prefix byte, change func(key, value []byte) []byte) {
 	s.t.Helper()
 	o := Options{}
 	o.fill()
-	db, err := openMetastore(s.fs, "meta", false, false, o.Logger)
+	db, err := openMetastore(s.fs, "meta", false, false, o.Logger, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}

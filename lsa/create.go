@@ -45,7 +45,7 @@ func createMetastore(o *CreateOptions, s *superState) error {
 	full.fill()
 	store := storefs.New(o.FS, storefs.Options{})
 	store.Hurry(0)
-	db, err := openMetastore(store, o.Meta, true, false, full.Logger)
+	db, err := openMetastore(store, o.Meta, true, false, full.Logger, nil)
 	if err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func createMetastore(o *CreateOptions, s *superState) error {
 		err = db.Flush()
 	}
 	if store.GivenUp() {
-		err = errors.Join(noRoomForStore(o.Meta), err)
+		err = errors.Join(storeGaveUp(store, o.Meta), err)
 	}
 	return errors.Join(err, db.Close())
 }

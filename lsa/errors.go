@@ -32,6 +32,8 @@ var (
 	ErrDamaged error = &kind{"damaged data", syscall.EIO}
 	// ErrFailed (EIO): a device was taken out of service.
 	ErrFailed error = &kind{"device failed", syscall.EIO}
+	// ErrStoreFailed (EIO): the disk of the metadata store does not take changes.
+	ErrStoreFailed error = &kind{"the metadata store cannot be written", syscall.EIO}
 	// ErrClosed (ESHUTDOWN): the array or the handle is closed.
 	ErrClosed error = &kind{"closed", syscall.ESHUTDOWN}
 

@@ -1,6 +1,7 @@
 package lsa
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 
@@ -132,7 +133,7 @@ func (a *Array) eachOwnPage(layer uint64, others []uint64, fn func(pg uint64)) e
 		return err
 	}
 	for _, pg := range pages {
-		if err := a.work.ctx.Err(); err != nil {
+		if err := errors.Join(a.work.ctx.Err(), a.storeStuck()); err != nil {
 			return err
 		}
 		pins, err := a.pinPages(append([]uint64{layer}, others...), pg)

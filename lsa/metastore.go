@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -41,10 +40,6 @@ type layerRow struct {
 	Blocks int64 `json:"blocks"`
 }
 
-// closePatience is how long an array that is closed waits for room on the file
-// system of its metadata store.
-const closePatience = 10 * time.Second
-
 // maxTables is how many layers of tables above the others there may be when a
 // batch is added: each of them is looked at by reads.
 const maxTables = 12
@@ -55,7 +50,7 @@ const never = 1 << 20
 // openMetastore opens Pebble without a log of its own: the array's log is that.
 // It does not stall who writes: applyToStore does, and can be interrupted. fs is a
 // storefs.FS if the store is to be written.
-func openMetastore(fs vfs.FS, dir string, create, readOnly bool, log *slog.Logger) (*pebble.DB, error) {
+func openMetastore(fs vfs.FS, dir string, create, readOnly bool, log *slog.Logger, fatal func(error)) (*pebble.DB, error) {
 	store, _ := fs.(*storefs.FS)
 	o := &pebble.Options{
 		FS:                 fs,
@@ -66,7 +61,7 @@ func openMetastore(fs vfs.FS, dir string, create, readOnly bool, log *slog.Logge
 		FormatMajorVersion: pebble.FormatNewest,
 		CacheSize:          16 << 20,
 		MemTableSize:       8 << 20,
-		Logger:             pebbleLogger{log, store},
+		Logger:             pebbleLogger{log, store, fatal},
 
 		MemTableStopWritesThreshold: never,
 		L0StopWritesThreshold:       never,
@@ -74,13 +69,12 @@ func openMetastore(fs vfs.FS, dir string, create, readOnly bool, log *slog.Logge
 			// Left alone, the store ends the process where a table is damaged.
 			// Whoever reads it gets an error, which is enough.
 			DataCorruption: func(i pebble.DataCorruptionInfo) {
+				if store != nil && store.GivenUp() {
+					return // it misses what was left out
+				}
 				log.Error("metadata store is damaged", "file", i.Path, "error", i.Details.Error())
 			},
-			BackgroundError: func(err error) {
-				if !storefs.IsFull(err) && (store == nil || !store.GivenUp()) { // that is told once
-					log.Error("metadata store", "error", err.Error()) // of which %+v is a page
-				}
-			},
+			BackgroundError: func(err error) { backgroundError(store, log, err) },
 		},
 	}
 	for i := range o.Levels {
@@ -91,56 +85,12 @@ func openMetastore(fs vfs.FS, dir string, create, readOnly bool, log *slog.Logge
 		if err == nil {
 			err = db.Close()
 		}
-		return nil, errors.Join(noRoomForStore(dir), err)
+		return nil, errors.Join(storeGaveUp(store, dir), err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open metadata store %s: %w", dir, err)
 	}
 	return db, nil
-}
-
-// pebbleLogger passes on what goes wrong; the rest is noise to an operator.
-type pebbleLogger struct {
-	log   *slog.Logger
-	store *storefs.FS // nil if it is only read
-}
-
-func (l pebbleLogger) Infof(f string, args ...any) {
-	l.log.Debug("metadata store", "event", fmt.Sprintf(f, args...))
-}
-func (l pebbleLogger) Errorf(f string, args ...any) {
-	l.log.Error("metadata store", "event", fmt.Sprintf(f, args...))
-}
-
-// Fatalf returns where nothing is changed on disk any more: the store reports
-// the failure to its caller then, and can be closed.
-func (l pebbleLogger) Fatalf(f string, args ...any) {
-	if l.store != nil && l.store.GivenUp() {
-		l.Infof(f, args...)
-		return
-	}
-	panic("metadata store: " + fmt.Sprintf(f, args...))
-}
-
-// applyToStore makes a batch durable in the store. It fails if that waits for
-// room on the store's file system when the array is closed.
-func (a *Array) applyToStore(batch *pebble.Batch) error {
-	for !a.store.GivenUp() && a.db.Metrics().Levels[0].Sublevels >= maxTables {
-		time.Sleep(20 * time.Millisecond)
-	}
-	err := a.db.Apply(batch, pebble.NoSync)
-	if err == nil {
-		err = a.db.Flush()
-	}
-	if a.store.GivenUp() {
-		return errors.Join(noRoomForStore(a.opts.Meta), err)
-	}
-	return err
-}
-
-// noRoomForStore is the error where it was given up to wait for room.
-func noRoomForStore(dir string) error {
-	return fmt.Errorf("metadata store %s: %w on its file system; nothing that was acknowledged is lost, the log has it: make some room there and start again", dir, ErrNoSpace)
 }
 
 func segmentKey(slot uint8, seg uint32) []byte {

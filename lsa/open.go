@@ -10,6 +10,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"lsad/internal/blockdev"
+	"lsad/internal/storefs"
 	"lsad/lsa/blockmap"
 	"lsad/lsa/format"
 )
@@ -34,6 +35,7 @@ func Open(ctx context.Context, o Options) (*Array, error) {
 		}
 		return nil, fmt.Errorf("open array: %w", err)
 	}
+	a.store.FailWithin(0) // from here on somebody is served, and the disk may recover
 	a.start()
 	return a, nil
 }
@@ -44,7 +46,8 @@ func newArray(o Options) *Array {
 	a.repairs = repairs{wanted: map[repair]bool{}, kicked: make(chan struct{}, 1)}
 	a.append.space = sync.NewCond(&a.append.mu)
 	a.ballast = newBallast(o.FS, o.Meta, o.MapCache, o.Logger.Error)
-	a.store = a.ballast.wrap()
+	a.store = a.ballast.wrap(storefs.Options{Failed: a.storeFailed, Fatal: a.storeFatal})
+	a.store.FailWithin(openPatience)
 	a.flush.done.L = &a.flush.mu
 	return a
 }
@@ -206,7 +209,7 @@ func (a *Array) openStore() (string, error) {
 		}
 		fs = a.store
 	}
-	db, err := openMetastore(fs, a.opts.Meta, false, a.readOnly, a.log)
+	db, err := openMetastore(fs, a.opts.Meta, false, a.readOnly, a.log, a.storeFatal)
 	if err != nil {
 		return "", err
 	}

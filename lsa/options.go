@@ -52,6 +52,9 @@ type Options struct {
 	// CheckpointEvery so often where there are changes, 0 for the default;
 	// negative: only by need and by hand.
 	CheckpointEvery time.Duration
+	// Fatal ends the process, since the metadata store cannot go on; nothing
+	// acknowledged is lost. It does not return; nil panics.
+	Fatal func(error)
 	// BootID of the host, to tell a crash of the server from one of the host.
 	BootID format.UUID
 }

@@ -32,7 +32,7 @@ func (a *Array) slow(bytes int) {
 		return
 	}
 	begin := time.Now()
-	for i := 0; i < 1000 && a.checkpointLate(); i++ {
+	for i := 0; i < 1000 && a.checkpointLate() && a.storeStuck() == nil; i++ {
 		time.Sleep(time.Millisecond)
 	}
 	a.waits.note(WaitMap, begin)

@@ -2,6 +2,7 @@ package lsa
 
 import (
 	"encoding/json"
+	"errors"
 	"sort"
 	"sync/atomic"
 	"time"
@@ -125,7 +126,7 @@ type Status struct {
 	Used        int64        `json:"used_bytes"`
 	Free        int64        `json:"free_bytes"`
 	ReadOnly    bool         `json:"read_only"`
-	Failure     string       `json:"failure,omitempty"` // why no changes are taken
+	Failure     string       `json:"failure,omitempty"` // why no changes are taken, or soon none will be
 	Committed   uint64       `json:"committed_lsn"`
 	Durable     uint64       `json:"durable_lsn"`
 	Checkpoint  uint64       `json:"checkpoint_lsn"`
@@ -141,7 +142,7 @@ func (a *Array) Status() Status {
 		Capacity: limit, Used: used, Free: max(0, limit-used), ReadOnly: a.readOnly,
 		Committed: a.committed.Load(), Durable: a.flush.durable.Load(), Checkpoint: a.checkpoint.lsn.Load(), Devices: a.Devices(),
 	}
-	if err := a.failed(); err != nil {
+	if err := errors.Join(a.failed(), a.storeProblem()); err != nil {
 		s.Failure = err.Error()
 	}
 	return s

@@ -21,7 +21,7 @@ import (
 // list of files: what is damaged, or is not the array's, is to be found before.
 func (a *Array) lookAtStore() error {
 	dir := a.opts.Meta
-	db, err := openMetastore(readOnlyFS{a.opts.FS}, dir, false, true, slog.New(slog.DiscardHandler))
+	db, err := openMetastore(readOnlyFS{a.opts.FS}, dir, false, true, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		return a.storeDamaged(err)
 	}
@@ -113,7 +113,7 @@ func (a *Array) damagedFile(err error) string {
 // opensWithoutOptions says whether the store's files are intact but for that in
 // which Pebble notes how it was opened.
 func (a *Array) opensWithoutOptions() bool {
-	db, err := openMetastore(withoutOptions{readOnlyFS{a.opts.FS}}, a.opts.Meta, false, true, slog.New(slog.DiscardHandler))
+	db, err := openMetastore(withoutOptions{readOnlyFS{a.opts.FS}}, a.opts.Meta, false, true, slog.New(slog.DiscardHandler), nil)
 	return err == nil && db.Close() == nil
 }
 

@@ -125,6 +125,9 @@ func totalBlocks(data [][]byte) int {
 
 // submit pins the batch's pages, reserves, writes and commits it.
 func (a *Array) submit(b *batch) error {
+	if err := a.storeStuck(); err != nil {
+		return err
+	}
 	if err := a.pin(b); err != nil {
 		return err
 	}
@@ -138,6 +141,9 @@ func (a *Array) submit(b *batch) error {
 		if b.add, err = a.newBlocks(b); err == nil {
 			err = a.reserve(b)
 		}
+	}
+	if errors.Is(err, ErrNoSpace) {
+		err = a.noRoomFor(b, err)
 	}
 	if err != nil {
 		return err

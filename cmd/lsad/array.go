@@ -34,6 +34,7 @@ func (s *server) openArray(ctx context.Context) error {
 	array, err := lsa.Open(ctx, lsa.Options{
 		Devices: s.devices, FS: s.meta.fs, Meta: s.meta.dir,
 		MapCache: int64(s.cfg.MapCache), Degraded: s.cfg.Degraded, Logger: s.log,
+		Fatal:  s.die,
 		BootID: bootID(), Events: s.collector, Placement: &s.collector.placer, Uses: s.uses,
 	})
 	if err != nil {
@@ -44,8 +45,17 @@ func (s *server) openArray(ctx context.Context) error {
 	if err := s.remember(); err != nil {
 		return err
 	}
+	if err := s.dir.share(s.gid); err != nil { // a directory that was there, and is the array's only now
+		return err
+	}
 	s.verifyMeta()
 	return s.collector.start()
+}
+
+// die ends the process where the array cannot go on, and cannot be closed. To who starts it again it is like kill -9.
+func (s *server) die(err error) {
+	s.log.Error("the server ends", "error", err)
+	os.Exit(exitFailed)
 }
 
 // storeAdvice is what can be done about a metadata store that cannot be used.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"io/fs"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -415,6 +417,36 @@ func TestGroup(t *testing.T) {
 		t.Errorf("without --group the directory has mode %v %v", info.Mode(), err)
 	}
 	p.stop()
+}
+
+// TestGroupFirstStart holds that a directory that was there before the first start is the group's, or private, at once.
+func TestGroupFirstStart(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("giving files to a group of one's choice takes root")
+	}
+	for _, tt := range []struct {
+		before, after fs.FileMode
+		gid           int
+	}{{0o700, 0o750, 12345}, {0o755, 0o750, 12345}, {0o755, 0o700, -1}} {
+		dir := t.TempDir()
+		data := filepath.Join(dir, "lsad-data")
+		if err := errors.Join(os.Mkdir(data, tt.before), os.Chmod(data, tt.before)); err != nil {
+			t.Fatal(err)
+		}
+		args := small
+		if tt.gid >= 0 {
+			args = append(slices.Clone(small), "--group=12345")
+		}
+		p := serveIn(t, dir, args...)
+		var st unix.Stat_t
+		if err := unix.Stat(data, &st); err != nil {
+			t.Fatal(err)
+		}
+		if mode := fs.FileMode(st.Mode).Perm(); mode != tt.after || tt.gid >= 0 && int(st.Gid) != tt.gid {
+			t.Errorf("with group %d a directory of mode %o has %o and group %d, want %o", tt.gid, tt.before, mode, st.Gid, tt.after)
+		}
+		p.stop()
+	}
 }
 
 func TestGCThroughTheCommand(t *testing.T) {

@@ -35,6 +35,19 @@ func (f *file) WriteAt(p []byte, off int64) (n int, err error) {
 	return n, err
 }
 
+// Sync makes what was written durable. Where that fails the store makes a new file.
+func (f *file) Sync() error { return f.fs.sync(f.File.Sync) }
+
+func (f *file) SyncData() error { return f.fs.sync(f.File.SyncData) }
+
+func (f *file) SyncTo(length int64) (full bool, err error) {
+	err = f.fs.sync(func() (err error) {
+		full, err = f.File.SyncTo(length)
+		return err
+	})
+	return full, err
+}
+
 // essentialFile is one that the store only appends to, and cannot do without.
 type essentialFile struct {
 	file
@@ -48,8 +61,9 @@ func (f *essentialFile) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// Sync makes what was written durable. A file system that allocates late finds only here that it has no room. The next
-// sync alone would then say nothing: what the first one was to write may be forgotten, so it is written again before.
+// Sync makes what was written durable. A file system that allocates late finds only here that it has no room, and a disk
+// that fails is noticed here. The next sync alone would then say nothing: what the first one was to write may be
+// forgotten, so it is written again before.
 func (f *essentialFile) Sync() error {
 	again := false
 	_, err := f.fs.try(true, func() error {

@@ -20,6 +20,11 @@ type Options struct {
 	Pause time.Duration
 	// Patience is how long what may fail is tried, 0 for a second.
 	Patience time.Duration
+	// Failed is told of each change that failed for another reason than want of room. Like Full it may be called from
+	// many goroutines; nil for nothing.
+	Failed func(*Problem)
+	// Fatal is told what the store cannot go on after. It does not return; nil panics.
+	Fatal func(error)
 }
 
 const (
@@ -32,8 +37,11 @@ type FS struct {
 	vfs.FS
 	o        Options
 	deadline atomic.Pointer[time.Time] // nil until Hurry
-	given    atomic.Bool
-	over     chan struct{} // closed when given is set
+	given    atomic.Pointer[error]     // why it was given up
+	over     chan struct{}             // closed when given is set
+	problem  atomic.Pointer[Problem]   // nil while all is well
+	atMost   atomic.Int64              // see FailWithin
+	moved    atomic.Bool               // a marker, since the directory was synced
 }
 
 var _ vfs.FS = (*FS)(nil)
@@ -42,6 +50,12 @@ var _ vfs.FS = (*FS)(nil)
 func New(inner vfs.FS, o Options) *FS {
 	if o.Full == nil {
 		o.Full = func() {}
+	}
+	if o.Failed == nil {
+		o.Failed = func(*Problem) {}
+	}
+	if o.Fatal == nil {
+		o.Fatal = func(err error) { panic(err) }
 	}
 	if o.Pause == 0 {
 		o.Pause = defaultPause
@@ -52,35 +66,27 @@ func New(inner vfs.FS, o Options) *FS {
 	return &FS{FS: inner, o: o, over: make(chan struct{})}
 }
 
-// Hurry says that from now on nothing waits for room longer than d in all. What still finds none then gives up: it and
-// all changes after it are left out, without an error, so that the store can be closed. Of several calls the one that
-// gives the least time counts.
-func (f *FS) Hurry(d time.Duration) {
-	at := time.Now().Add(d)
-	for {
-		old := f.deadline.Load()
-		if old != nil && old.Before(at) || f.deadline.CompareAndSwap(old, &at) {
-			return
-		}
-	}
-}
-
-// GivenUp says whether it was given up to wait for room: what the store then says to be durable may not be.
-func (f *FS) GivenUp() bool { return f.given.Load() }
-
 // IsFull says whether an error is one of a file system without room, also where it is one of several.
 func IsFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// try runs op until it finds room, for as long as is right. When it was given up to wait, op is left out.
+// try runs op until it finds room and the disk takes it, for as long as is right. When it was given up to wait, op is
+// left out.
 func (f *FS) try(essential bool, op func() error) (leftOut bool, err error) {
 	for begin, first := time.Now(), true; ; first = false {
-		if f.given.Load() {
+		if f.GivenUp() {
 			return true, nil
 		}
 		err := op()
-		if !IsFull(err) {
+		switch {
+		case isFailure(err):
+			f.pause(f.Failed(err), err)
+			if !essential && !f.GivenUp() {
+				return false, err
+			}
+			continue
+		case !IsFull(err):
 			return false, err
 		}
 		f.o.Full()
@@ -89,31 +95,34 @@ func (f *FS) try(essential bool, op func() error) (leftOut bool, err error) {
 		case !essential && time.Since(begin) >= f.o.Patience && f.deadline.Load() == nil:
 			return false, err
 		default:
-			f.pause()
+			f.pause(f.o.Pause, err)
 		}
 	}
+}
+
+// sync runs op once: another sync after one that failed says nothing about what the first one was to write.
+func (f *FS) sync(op func() error) error {
+	if f.GivenUp() {
+		return nil
+	}
+	err := op()
+	switch {
+	case isFailure(err):
+		f.pause(f.Failed(err), err)
+	case IsFull(err):
+		f.o.Full()
+		f.pause(f.o.Pause, err)
+	}
+	if f.GivenUp() {
+		return nil
+	}
+	return err
 }
 
 // do is try for what has no result.
 func (f *FS) do(op func() error) error {
 	_, err := f.try(false, op)
 	return err
-}
-
-// pause waits between two tries, or gives up if it is time.
-func (f *FS) pause() {
-	if at := f.deadline.Load(); at != nil && time.Now().After(*at) {
-		if !f.given.Swap(true) {
-			close(f.over)
-		}
-		return
-	}
-	t := time.NewTimer(f.o.Pause)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-f.over:
-	}
 }
 
 // isMarker says whether the store reads something from a name alone.
@@ -140,7 +149,11 @@ func (f *FS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, erro
 	if err := f.syncBefore(name); err != nil {
 		return nil, err
 	}
-	return f.open(name, func() (vfs.File, error) { return f.FS.Create(name, category) })
+	h, err := f.open(name, func() (vfs.File, error) { return f.FS.Create(name, category) })
+	if err == nil && f.isMarker(name) {
+		f.moved.Store(true)
+	}
+	return h, err
 }
 
 func (f *FS) OpenReadWrite(name string, category vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
@@ -175,7 +188,8 @@ func (f *FS) Remove(name string) error {
 	if err := f.syncBefore(name); err != nil {
 		return err
 	}
-	return f.do(func() error { return f.FS.Remove(name) })
+	_, err := f.try(f.isMarker(name), func() error { return f.FS.Remove(name) })
+	return err
 }
 
 func (f *FS) RemoveAll(name string) error {
