@@ -134,5 +134,5 @@ func (s *server) findDevice(name string) (lsa.DeviceInfo, error) {
 	if len(found) > 1 {
 		what = fmt.Sprintf("%d devices of the array are called so", len(found))
 	}
-	return lsa.DeviceInfo{}, admin.Errorf(admin.CodeNotFound, "device %q: %s; name one by its path or slot: there are %s", name, what, strings.Join(there, ", "))
+	return lsa.DeviceInfo{}, admin.Errorf(admin.CodeNotFound, "device %q: %s; name one by its path or slot, as lsad device list shows them: there are %s", name, what, strings.Join(there, ", "))
 }
