@@ -145,7 +145,7 @@ func TestDamagedRows(t *testing.T) {
 		{"layer of another key", 'l', replace(`"id":`, `"id":1`), "array", "layer row", fails},
 		{"volume head", 'v', replace(`"head":`, `"head":7`), "array", "is not there", fails},
 		{"volume head sealed", 'v', replace(`"head":3`, `"head":2`), "array", "layer 2", fails},
-		{"volume size", 'v', replace(`"size":2097152`, `"size":2097153`), "array", "multiple of 4096", fails},
+		{"volume size", 'v', replace(`"size":2097152`, `"size":2097153`), "array", "multiple of 4 KiB", fails},
 		{"volume field", 'v', replace(`"head"`, `"heat"`), "array", `unknown field`, fails},
 		{"volume cut short", 'v', func(key, value []byte) []byte { return value[:len(value)/2] }, "array", "volume row", fails},
 		{"volume twice", 'v', func(key, value []byte) []byte { return append(value, value...) }, "array", "volume row", fails},

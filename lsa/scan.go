@@ -206,7 +206,7 @@ func (a *Array) orderAndCut(found *scanned) (string, error) {
 				break
 			}
 			a.recovery.Damaged++
-			a.log.Error("a durable record is damaged; reads of its blocks will fail", "lsn", r.h.FirstLSN, "device", r.h.Device, "segment", r.h.Segment)
+			a.log.Error("a durable record is damaged; reads of its blocks will fail", "lsn", r.h.FirstLSN, "device", a.devs()[r.h.Device].dev.Name(), "segment", r.h.Segment)
 		}
 		if r.h.Flags&format.FlagTwo != 0 {
 			if r.second = otherCopy(found.records[i+1:], r); r.second == nil {

@@ -15,7 +15,7 @@ const MaxVolumeSize = format.MaxVolumeBlocks * format.BlockSize
 
 func checkSize(size int64) error {
 	if size <= 0 || size%format.BlockSize != 0 || size > MaxVolumeSize {
-		return fmt.Errorf("size %d: %w: it must be a multiple of %d, above 0 and at most %d bytes", size, ErrInvalid, format.BlockSize, int64(MaxVolumeSize))
+		return fmt.Errorf("size %d: %w: it must be a multiple of 4 KiB, above 0 and at most 4 EiB", size, ErrInvalid)
 	}
 	return nil
 }
@@ -106,7 +106,7 @@ func (a *Array) ResizeVolume(ctx context.Context, name string, size int64, force
 		}
 	case size < v.Size:
 		if !force {
-			return fmt.Errorf("resize volume %q from %d to %d bytes: %w: it would lose what lies beyond; force it if that is meant", name, v.Size, size, ErrInvalid)
+			return fmt.Errorf("resize volume %q from %d to %d bytes: %w: it would lose what lies beyond; if that is meant, force it (--force)", name, v.Size, size, ErrInvalid)
 		}
 		if err := a.unused(v, nil); err != nil {
 			return fmt.Errorf("shrink: %w", err)

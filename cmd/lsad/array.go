@@ -92,7 +92,7 @@ func (s *server) openOld(ctx context.Context) (err error) {
 // createArray makes the device files and the array. If that is cut short by a crash, the next start finds the
 // members marked and begins again; if it fails, what was made is removed.
 func (s *server) createArray(ctx context.Context) error {
-	if err := checkNewDevices(s.plan.devices, s.cfg.SegmentSize); err != nil {
+	if err := checkNewDevices(s.plan.devices, s.cfg.SegmentSize, "--device"); err != nil {
 		return err
 	}
 	if err := checkNewMeta(s.plan.meta); err != nil {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"lsad/internal/config"
 	"lsad/lsa"
 	"lsad/lsa/format"
 	"lsad/server/admin"
@@ -61,13 +62,14 @@ func TestBadStart(t *testing.T) {
 		wants []string
 	}{
 		{"unknown flag", []string{"--sise=1"}, 2, []string{"--sise", "lsad serve --help"}},
+		{"nearest flag", []string{"--mapcache=1GiB"}, 2, []string{"--mapcache", "did you mean --map-cache?"}},
 		{"argument", []string{"now"}, 2, []string{`unexpected argument "now"`}},
 		{"volume name with a slash", []string{"--volume=a/b:1GiB"}, 2, []string{`"a/b"`, "letters"}},
 		{"volume of size zero", []string{"--volume=v:0"}, 2, []string{"above zero"}},
 		{"volume beyond the format", []string{"--volume=v:5EiB"}, 2, []string{"largest volume", "4EiB"}},
-		{"volume beyond 64 bits", []string{"--volume=v:16EiB"}, 2, []string{"too large"}},
+		{"volume beyond 64 bits", []string{"--volume=v:16EiB"}, 2, []string{"too large", "no volumes above 4EiB"}},
 		{"device too small", []string{"--device=d0:8MiB"}, 1, []string{"d0", "too small", "257MiB", "--segment-size"}},
-		{"device missing", []string{"--device=d0"}, 1, []string{"d0", "does not exist", "d0:4GiB"}},
+		{"device missing", []string{"--device=d0"}, 1, []string{"d0", "does not exist", "--device d0:4GiB"}},
 		{"device a directory", []string{"--device=sub"}, 1, []string{"sub", "neither a regular file nor a block device"}},
 		{"device that exists", []string{"--device=sub/file:64MiB"}, 1, []string{"sub/file", "exists already"}},
 		{"device in no directory", []string{"--device=nosuch/d0:300MiB"}, 1, []string{"nosuch/d0", "make its directory"}},
@@ -414,6 +416,9 @@ func TestCommandUsage(t *testing.T) {
 		{[]string{"volume", "lst"}, 2, []string{`did you mean "list"`}},
 		{[]string{"volume", "create", "a"}, 2, []string{"SIZE is missing"}},
 		{[]string{"volume", "create", "a", "1.5G"}, 2, []string{"whole number"}},
+		{[]string{"volume", "create", "a", "-1GiB"}, 2, []string{"-1GiB: numbers and sizes are above zero"}},
+		{[]string{"volume", "create", "a", "5EiB"}, 2, []string{"the largest volume has 4EiB"}},
+		{[]string{"volume", "resize", "a", "16EiB"}, 2, []string{"no volumes above 4EiB"}},
 		{[]string{"volume", "create", "a b", "1G"}, 2, []string{`"a b"`}},
 		{[]string{"volume", "create", "a", "1G", "now"}, 2, []string{`"now"`}},
 		{[]string{"volume", "create", "a", "1000"}, 2, []string{"4 KiB"}},
@@ -441,7 +446,13 @@ func TestMaxVolumeSize(t *testing.T) {
 	if v := mustJSON[admin.Volume](t, dir, "volume", "create", "huge", "4EiB"); v.SizeBytes != lsa.MaxVolumeSize {
 		t.Errorf("created %+v", v)
 	}
-	for _, args := range [][]string{{"create", "more", "5EiB"}, {"create", "huge", "1GiB"}, {"resize", "huge", "1GiB"}, {"show", "nosuch"}, {"delete", "huge@nosuch"}, {"rename", "nosuch", "x"}} {
+	if config.MaxVolumeSize != lsa.MaxVolumeSize {
+		t.Error("the limits differ")
+	}
+	checkFailure(t, lsad(t, dir, "volume", "resize", "huge", "1GiB"), 1, []string{"lose what lies beyond", "--force"})
+	checkFailure(t, lsad(t, dir, "device", "add", "nosuch"), 1, []string{"does not exist", "lsad device add", "nosuch:4GiB"})
+	checkFailure(t, lsad(t, dir, "device", "remove", "nosuch"), 1, []string{`"nosuch"`, "no such device", "d0 (slot 0), ", "(slot 1)"})
+	for _, args := range [][]string{{"create", "huge", "1GiB"}, {"resize", "huge", "1GiB"}, {"show", "nosuch"}, {"delete", "huge@nosuch"}, {"rename", "nosuch", "x"}} {
 		if r := lsad(t, dir, append([]string{"volume"}, args...)...); r.code != 1 || r.stderr == "" {
 			t.Errorf("volume %v: %+v", args, r)
 		}

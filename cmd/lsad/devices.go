@@ -79,12 +79,13 @@ func openDevices(specs []config.DeviceSpec, readOnly, missingOK bool) (set devic
 const minSegments = 8
 
 // checkNewDevices refuses what creating would stumble over, before anything is made.
-func checkNewDevices(specs []config.DeviceSpec, segment config.Size) error {
+// The command is what takes PATH:SIZE.
+func checkNewDevices(specs []config.DeviceSpec, segment config.Size, command string) error {
 	for _, spec := range specs {
 		info, err := os.Stat(spec.Path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && spec.Size == 0:
-			return fmt.Errorf("device %s does not exist; to make it, give its size: --device %s:4GiB", spec.Path, spec.Path)
+			return fmt.Errorf("device %s does not exist; to make it, give its size: %s %s:4GiB", spec.Path, command, spec.Path)
 		case errors.Is(err, fs.ErrNotExist):
 			if need := config.MiB + minSegments*segment; spec.Size < need {
 				return fmt.Errorf("device %s: %v is too small: it takes %v for the segments of %v; make it larger, or choose a smaller --segment-size",

@@ -52,6 +52,9 @@ func (d *dataDir) readMembers() (*members, error) {
 	if err == nil && len(meta.Undecoded()) > 0 {
 		err = fmt.Errorf("unknown key %q", meta.Undecoded()[0].String())
 	}
+	if err == nil && strings.TrimSpace(string(text)) == "" {
+		err = errors.New("it is empty")
+	}
 	if err == nil && m.Version != membersVersion {
 		err = fmt.Errorf("version %d, this program reads %d", m.Version, membersVersion)
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"lsad/internal/blockdev"
 	"lsad/internal/config"
@@ -50,7 +51,7 @@ func (b *backend) AddDevice(ctx context.Context, path string, size int64) (admin
 // newDevice makes and opens a device that is to be added.
 func (s *server) newDevice(spec config.DeviceSpec, made *undo) (blockdev.Device, error) {
 	specs := []config.DeviceSpec{spec}
-	if err := checkNewDevices(specs, config.Size(s.array.Status().SegmentSize)); err != nil {
+	if err := checkNewDevices(specs, config.Size(s.array.Status().SegmentSize), "lsad device add"); err != nil {
 		return nil, err
 	}
 	if err := makeDevices(specs, made); err != nil {
@@ -113,10 +114,12 @@ func samePath(a, b string) bool {
 // identity.
 func (s *server) findDevice(name string) (lsa.DeviceInfo, error) {
 	var found []lsa.DeviceInfo
+	var there []string
 	for _, d := range s.array.Devices() {
 		if d.State == format.DeviceGone.String() {
 			continue
 		}
+		there = append(there, fmt.Sprintf("%s (slot %d)", deviceName(&d), d.Slot))
 		if strconv.Itoa(d.Slot) == name || d.ID == name || d.Name != "" && samePath(d.Name, name) {
 			return d, nil
 		}
@@ -127,5 +130,9 @@ func (s *server) findDevice(name string) (lsa.DeviceInfo, error) {
 	if len(found) == 1 {
 		return found[0], nil
 	}
-	return lsa.DeviceInfo{}, admin.Errorf(admin.CodeNotFound, "device %q: %d devices of the array are called so; lsad device list shows them, name one by its slot or path", name, len(found))
+	what := "the array has no such device"
+	if len(found) > 1 {
+		what = fmt.Sprintf("%d devices of the array are called so", len(found))
+	}
+	return lsa.DeviceInfo{}, admin.Errorf(admin.CodeNotFound, "device %q: %s; name one by its path or slot, as lsad device list shows them: there are %s", name, what, strings.Join(there, ", "))
 }

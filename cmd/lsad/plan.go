@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 
 	"lsad/internal/config"
-	"lsad/lsa"
 )
 
 // plan is which array a start opens or creates.
@@ -38,11 +37,6 @@ func planArray(c *config.Config, m *members) (plan, error) {
 	}
 	if p.volumes, err = c.Volumes(); err != nil {
 		return p, err
-	}
-	for _, v := range p.volumes {
-		if int64(v.Size) > lsa.MaxVolumeSize {
-			return p, config.Usagef("volume %v: the largest volume has %v", v, config.Size(lsa.MaxVolumeSize))
-		}
 	}
 	if p.create {
 		if len(devices) == 0 {

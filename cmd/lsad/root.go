@@ -1,12 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"lsad/internal/config"
 )
@@ -23,9 +25,29 @@ lsad serve starts a server; every other command but check, dump, attach and deta
 	root.Version = version()
 	root.SetVersionTemplate("lsad {{.Version}}\n")
 	root.SilenceErrors, root.SilenceUsage = true, true
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return config.Usagef("%v", err) })
+	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newServe(), newVolume(), newDevice(), newGC(), newUblk(), newHook(), newImage(), newAttach(), newDetach(), newCheck(), newScrub(), newDump(), newStatus(), newVersion())
 	return root
+}
+
+// flagError is what is wrong with a flag, and what may have been meant.
+func flagError(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) {
+		return config.Usagef("%v", err)
+	}
+	if short := unknown.GetSpecifiedShortnames(); short != "" {
+		if short[0] >= '0' && short[0] <= '9' {
+			return config.Usagef("-%s: numbers and sizes are above zero", short)
+		}
+		return config.Usagef("%v", err)
+	}
+	var flags []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { flags = append(flags, f.Name) })
+	if near := config.Nearest(unknown.GetSpecifiedName(), flags); near != "" {
+		return config.Usagef("%v; did you mean --%s?", err, near)
+	}
+	return config.Usagef("%v", err)
 }
 
 // group is a command that only has others below it.

@@ -119,3 +119,14 @@ func TestMembersRoundTrip(t *testing.T) {
 		t.Errorf("files left: %v", entries)
 	}
 }
+
+// TestEmptyMembers holds that an array.toml without content is called what it is.
+func TestEmptyMembers(t *testing.T) {
+	d := &dataDir{path: t.TempDir()}
+	if err := os.WriteFile(d.file(memberFile), []byte("\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.readMembers(); err == nil || !strings.Contains(err.Error(), "it is empty") {
+		t.Error(err)
+	}
+}

@@ -96,6 +96,8 @@ func TestBadConfig(t *testing.T) {
 		{"dir = \"a\"\n[tsl]\ncert = \"x\"\n", `line 2: unknown key "tsl"; did you mean "tls"?`},
 		{"zzzzzzzzzz = 1\n", `line 1: unknown key "zzzzzzzzzz"; lsad serve --print-config`},
 		{"volumes = []\nhtpp = \"none\"\n", `did you mean "http"?`},
+		{"map-cache = 12.5\n", `size "12.5": not a whole number`},
+		{"map-cache = true\n", `size "true"`},
 		{"dir = \"a\"\nmap-cache = \"many\"\n", `line 2: size "many"`},
 		{"dir = \"a\"\nmap-cache = \"-5MiB\"\n", `line 2: size "-5MiB": must be above zero`},
 		{"dir = 5\n", "dir"},

@@ -109,7 +109,7 @@ func unknownKey(text string, key toml.Key) string {
 	if line := lineOf(text, key); line > 0 {
 		where = fmt.Sprintf("line %d: ", line)
 	}
-	if near := nearest(name, Keys()); near != "" {
+	if near := Nearest(name, Keys()); near != "" {
 		return fmt.Sprintf("%sunknown key %q; did you mean %q?", where, name, near)
 	}
 	return fmt.Sprintf("%sunknown key %q; lsad serve --print-config shows those that exist", where, name)
@@ -142,8 +142,8 @@ func lineOf(text string, key toml.Key) int {
 	return 0
 }
 
-// nearest is the candidate with the fewest edits from s, or "" if none is near enough to be meant.
-func nearest(s string, candidates []string) string {
+// Nearest is the candidate with the fewest edits from s, or "" if none is near enough to be meant.
+func Nearest(s string, candidates []string) string {
 	best, at := "", max(2, len(s)/3)+1
 	s = strings.ReplaceAll(strings.ToLower(s), "_", "-")
 	for _, c := range candidates {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -47,7 +48,7 @@ func ParseSize(s string) (Size, error) {
 	case err2 != nil:
 		return 0, err2
 	case err != nil || n > math.MaxInt64/uint64(scale):
-		return 0, Usagef("size %q: too large; the largest size is %d bytes", s, int64(math.MaxInt64))
+		return 0, Usagef("size %q: too large; there are no volumes above %v, and no sizes of 8EiB or more", s, MaxVolumeSize)
 	case n == 0:
 		return 0, Usagef("size %q: must be above zero", s)
 	}
@@ -103,6 +104,18 @@ func (s Size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 func (s *Size) UnmarshalText(text []byte) (err error) {
 	*s, err = ParseSize(string(text))
 	return err
+}
+
+// UnmarshalTOML reads a size, or a plain number. The decoder's own way to a number with a fraction would print more of it
+// than there is.
+func (s *Size) UnmarshalTOML(v any) error {
+	switch v := v.(type) {
+	case string:
+		return s.UnmarshalText([]byte(v))
+	case float64:
+		return s.UnmarshalText([]byte(strconv.FormatFloat(v, 'f', -1, 64)))
+	}
+	return s.UnmarshalText(fmt.Append(nil, v))
 }
 
 // Set and Type make a Size a flag value.

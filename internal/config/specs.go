@@ -32,6 +32,9 @@ func CheckVolumeSize(size Size) error {
 	if size <= 0 || size%BlockSize != 0 {
 		return Usagef("size %v: a volume's size is a multiple of 4 KiB above zero", size)
 	}
+	if size > MaxVolumeSize {
+		return Usagef("size %v: the largest volume has %v", size, MaxVolumeSize)
+	}
 	return nil
 }
 

@@ -13,6 +13,8 @@ const (
 	MaxSegmentSize = GiB
 	// MinMapCache leaves room for the pages that the requests of a busy array touch at once.
 	MinMapCache = 4 * MiB
+	// MaxVolumeSize is that of package lsa.
+	MaxVolumeSize = 4 * EiB
 	// MaxDevices of an array.
 	MaxDevices = 64
 )
