@@ -73,5 +73,6 @@ func attachLostPower(t *testing.T, vm *guest.VM) {
 		again; ! dd if=/dev/zero of=/dev/nbd0 bs=4k count=1 oflag=direct 2>/dev/null
 		status=0; wait $(cat /run/attach.pid) || status=$?; [ $status = 1 ]
 		grep -q "its incarnation was" /run/attach.log; [ "$(lsad attach --list --json)" = "[]" ]
-		umount /proc/sys/kernel/random/boot_id; attach vol0 /dev/nbd0; detach /dev/nbd0`)
+		umount /proc/sys/kernel/random/boot_id; attach vol0 /dev/nbd0; detach /dev/nbd0
+		stop; again # in order: else the next kill would look like a loss of power, too`)
 }
