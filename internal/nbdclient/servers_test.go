@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,7 +54,8 @@ func start(t testing.TB, socket, program string, args ...string) {
 	go func() { cmd.Wait(); close(ended) }()
 	t.Cleanup(func() { cmd.Process.Kill(); <-ended })
 	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		if _, err := os.Stat(socket); err == nil {
+		if c, err := net.Dial("unix", socket); err == nil { // the socket is there before anybody listens
+			c.Close()
 			return
 		}
 		select {

@@ -216,6 +216,8 @@ func TestRestoreResumed(t *testing.T) {
 	wait := s.start(dying, "image", "restore", "one", "--qmp", vm.Monitor, "--rate", "4MiB")
 	_, err := vm.QMP.Wait(ctx, func(e qmp.Event) bool { return e.Name == "RESUME" })
 	check(t, err)
+	// What QEMU's main loop needs is there by now. Else it may wait for memory, and answer no new monitor.
+	check(t, vm.WaitRounds(ctx, 1))
 	kill()
 	if _, _, err := wait(); err == nil {
 		t.Fatal("it ended before it was killed")
