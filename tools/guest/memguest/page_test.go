@@ -64,6 +64,8 @@ func TestMigrationPage(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {
+		serial, _ := os.ReadFile(filepath.Join(dir, "serial.log"))
+		t.Logf("the guest's console: %s", serial[max(0, len(serial)-4000):])
 		t.Fatal(err)
 	}
 	if strings.Contains(string(out), "not known:") {
