@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"lsad/lsa/format"
@@ -16,11 +15,7 @@ import (
 
 func newStore(t testing.TB) *pebble.DB {
 	t.Helper()
-	o := &pebble.Options{FS: vfs.NewMem(), DisableWAL: true, Logger: quiet{}}
-	for i := range o.Levels { // as the array's
-		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
-	}
-	db, err := pebble.Open("map", o)
+	db, err := pebble.Open("map", &pebble.Options{FS: vfs.NewMem(), DisableWAL: true, Logger: quiet{}})
 	if err != nil {
 		t.Fatal(err)
 	}
