@@ -26,6 +26,9 @@ waits for a migrate that you start. The VM runs on until QEMU has sent its memor
 go on from the image, or at once where it was (cont). If saving fails, --qmp has it go on there. Pages that its
 kernel has free, and pages of zeros, are not stored.
 
+A VM that QEMU emulates, without KVM, is stopped before its memory is sent: QEMU loses writes that such a VM does
+meanwhile. With --listen alone, stop it yourself (stop) before you start the migrate.
+
 Anyone who reaches ADDR could send a VM: take a unix socket, or 127.0.0.1 and a tunnel.`,
 		Example: `  lsad image ingest web1 --qmp /run/web1.qmp
   lsad image ingest web1 --qmp /run/web1.qmp --with-volume web1-disk

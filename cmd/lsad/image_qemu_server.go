@@ -54,7 +54,7 @@ func (i *images) ingest(ctx context.Context, q admin.IngestImage, p *memsvc.Prog
 	got := int64(0)
 	in, err := qemu.Ingest(ctx, conn, ramFile{f}, qemu.IngestOptions{Progress: func(done, total int64) {
 		if got == 0 {
-			p.Begin("receive memory", total)
+			p.Begin(sending.receives(), total)
 		}
 		p.Add(done - got)
 		got = done
@@ -84,6 +84,14 @@ func (s *sending) begin(ctx context.Context, socket string, to config.Addr) (err
 	}
 	s.vm, err = qemu.Send(ctx, s.monitor, qemuURI(to))
 	return err
+}
+
+// receives says what is done while pages come.
+func (s *sending) receives() string {
+	if s.vm != nil && s.vm.Emulated {
+		return "receive memory of the VM, which stands still because QEMU emulates it"
+	}
+	return "receive memory"
 }
 
 func (s *sending) finish(ctx context.Context) error {

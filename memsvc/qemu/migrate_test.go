@@ -25,6 +25,7 @@ type fakeSource struct {
 	roms  *memFile
 	file  string
 	share bool
+	kvm   bool
 	fault string // command that fails, or "cut", "failed"
 	// stops, if not nil, is awaited before the stream goes on behind its head and the VM stops.
 	stops <-chan struct{}
@@ -143,6 +144,11 @@ func (f *fakeSource) execute(command string, arguments json.RawMessage) (any, er
 		return none, nil
 	case "query-migrate":
 		return map[string]string{"status": f.migrated}, nil
+	case "query-kvm":
+		return map[string]bool{"enabled": f.kvm, "present": true}, nil
+	case "stop":
+		f.status = "paused"
+		return none, nil
 	case "cont":
 		f.status = "running"
 		return none, nil
@@ -419,11 +425,12 @@ func TestMigrateResume(t *testing.T) {
 	}
 }
 
-// TestSend holds that a VM that was told to save itself runs on if that fails, and that its settings come back.
+// TestSend holds that a VM that was told to save itself runs on if that fails, that its settings come back, and that it
+// stands still from the beginning if it is emulated.
 func TestSend(t *testing.T) {
-	for _, fault := range []string{"", "migrate", "failed", "migrate-set-parameters"} {
+	for i, fault := range []string{"", "migrate", "failed", "migrate-set-parameters", "", "migrate", "query-kvm", "stop"} {
 		r := newRig(t)
-		r.src.fault = fault
+		r.src.fault, r.src.kvm = fault, i < 4
 		go func() {
 			if conn, err := r.o.Listener.Accept(); err == nil {
 				io.Copy(io.Discard, conn)
@@ -445,6 +452,9 @@ func TestSend(t *testing.T) {
 		}
 		if r.src.bandwidth != 77 && fault != "migrate-set-parameters" || !r.src.caps["postcopy-ram"] {
 			t.Errorf("with fault %q the settings are %d, %v", fault, r.src.bandwidth, r.src.caps)
+		}
+		if want := !r.src.kvm && fault != "query-kvm"; r.src.did("stop") != want || sending != nil && sending.Emulated != want {
+			t.Errorf("with fault %q, KVM %v: the monitor got %v", fault, r.src.kvm, r.src.log)
 		}
 	}
 }

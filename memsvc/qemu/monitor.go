@@ -16,11 +16,17 @@ var savable = []capability{
 }
 
 // Sending is a VM whose QEMU was asked to send it to an Ingest. Either Finish or GiveBack ends it.
-type Sending struct{ h handover }
+type Sending struct {
+	// Emulated says that QEMU has no KVM for the VM, which was stopped before anything was sent, therefore: QEMU loses
+	// some of the writes that an emulated VM does meanwhile (docs/decisions/0406).
+	Emulated bool
+
+	h handover
+}
 
 // Send has QEMU migrate its VM to uri ("unix:PATH", "tcp:HOST:PORT").
 func Send(ctx context.Context, monitor *qmp.Client, uri string) (*Sending, error) {
-	s := &Sending{handover{monitor: monitor}}
+	s := &Sending{h: handover{monitor: monitor}}
 	status, err := s.h.status(ctx)
 	if err != nil {
 		return nil, err
@@ -30,13 +36,28 @@ func Send(ctx context.Context, monitor *qmp.Client, uri string) (*Sending, error
 		return nil, err
 	}
 	s.h.left = true
-	if err = s.h.unlimited(ctx); err == nil {
-		err = s.h.run(ctx, "migrate", map[string]string{"uri": uri}, nil)
-	}
-	if err != nil {
+	if err := s.begin(ctx, uri); err != nil {
 		return nil, fmt.Errorf("%w%s", err, also(s.GiveBack(ctx)))
 	}
 	return s, nil
+}
+
+func (s *Sending) begin(ctx context.Context, uri string) error {
+	var kvm struct {
+		Enabled bool `json:"enabled"`
+	}
+	if err := s.h.run(ctx, "query-kvm", nil, &kvm); err != nil {
+		return err
+	}
+	if s.Emulated = !kvm.Enabled; s.Emulated && !s.h.paused {
+		if err := s.h.run(ctx, "stop", nil, nil); err != nil {
+			return err
+		}
+	}
+	if err := s.h.unlimited(ctx); err != nil {
+		return err
+	}
+	return s.h.run(ctx, "migrate", map[string]string{"uri": uri}, nil)
 }
 
 // Finish waits until QEMU is done with the VM, which is stopped then, and puts QEMU's settings back.

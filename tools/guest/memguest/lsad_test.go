@@ -228,10 +228,12 @@ func TestRestoreResumed(t *testing.T) {
 	check(t, vm.WaitRounds(ctx, 3))
 }
 
-// TestIngestRefused holds that a VM that could not be saved runs on.
+// TestIngestRefused holds that a VM that could not be saved runs on, and that the memory in an image is that of the VM
+// when it had stopped.
 func TestIngestRefused(t *testing.T) {
 	ctx := withPatience(t)
-	vm := start(t, Options{MemoryMiB: 128, UsedMiB: 20})
+	ram := filepath.Join(t.TempDir(), "ram")
+	vm := start(t, Options{MemoryMiB: 128, UsedMiB: 20, RAMFile: ram})
 	s := serve(t)
 	check(t, vm.WaitLine(ctx, "ready"))
 	for _, args := range [][]string{{"disk"}, {"one", "--parent", "nothing"}, {"one", "--with-volume", "nothing"}} {
@@ -242,7 +244,21 @@ func TestIngestRefused(t *testing.T) {
 		t.Logf("%v: %s", args, errs)
 		check(t, vm.WaitRounds(ctx, 1))
 	}
-	s.run(ctx, nil, "image", "ingest", "one", "--qmp", vm.Monitor)
+	s.run(ctx, nil, "image", "ingest", "one", "--qmp", vm.Monitor, "--keep-free")
+	saved := filepath.Join(t.TempDir(), "saved")
+	if out, errs, err := s.start(ctx, "image", "export", "one", saved)(); err != nil {
+		t.Fatalf("export: %v: %s%s", err, out, errs)
+	}
+	was, err := os.ReadFile(ram)
+	check(t, err)
+	is, err := os.ReadFile(saved)
+	check(t, err)
+	const page = 4 << 10
+	for off := 0; off < len(was); off += page {
+		if !bytes.Equal(is[off:off+page], was[off:off+page]) {
+			t.Errorf("the page at %#x is not what the VM had when it stopped", off)
+		}
+	}
 	s.run(ctx, nil, "image", "delete", "one")
 }
 

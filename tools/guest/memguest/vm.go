@@ -237,8 +237,12 @@ func (vm *VM) Receive(ctx context.Context, uri string) error {
 	return vm.QMP.Execute(ctx, "migrate-incoming", map[string]string{"uri": uri}, nil)
 }
 
-// Migrate starts to send the guest to uri, as fast as can be.
+// Migrate starts to send the guest to uri, as fast as can be. The guest stands still from now on: QEMU loses writes of
+// an emulated one that runs meanwhile.
 func (vm *VM) Migrate(ctx context.Context, uri string) error {
+	if err := vm.QMP.Execute(ctx, "stop", nil, nil); err != nil {
+		return err
+	}
 	if err := vm.QMP.Execute(ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": int64(1) << 40}, nil); err != nil {
 		return err
 	}
