@@ -1,8 +1,6 @@
 package blockmap
 
 import (
-	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -37,8 +35,11 @@ type Map struct {
 	gen      uint64 // of changes made now; changed by Begin only
 	flushGen uint64 // of the running checkpoint, 0 if none
 
-	changed changed      // the pages with a gen that is not 0
-	looked  atomic.Int64 // words, pages and rows that searches looked at
+	changed  changed      // the pages with a gen that is not 0
+	looked   atomic.Int64 // words, pages and rows that searches looked at
+	rowsRead atomic.Int64 // for pages that were missed
+
+	beforeCache func() // resolve is about to ask the cache; nil but in tests
 
 	shards [shardCount]shard
 }
@@ -160,59 +161,4 @@ func (m *Map) load(s *shard, p *page) error {
 		s.mu.Unlock()
 		return err
 	}
-}
-
-// resolve works out what a reader of the page sees.
-func (m *Map) resolve(k Key) ([]Entry, error) {
-	chain := m.Layers.Chain(k.Layer)
-	entries, err := m.stored(k)
-	if err != nil || len(chain) < 2 {
-		return dropHoles(entries, true), err
-	}
-	for _, layer := range chain[1:] {
-		if len(entries) == PageBlocks {
-			break
-		}
-		above := Key{layer, k.Page}
-		if cached, ok := m.cached(above); ok {
-			entries = inherit(entries, cached)
-			break
-		}
-		stored, err := m.stored(above)
-		if err != nil {
-			return nil, err
-		}
-		entries = inherit(entries, stored)
-	}
-	return dropHoles(entries, false), nil
-}
-
-// cached copies the entries of a resolved page, if it is in the cache.
-func (m *Map) cached(k Key) ([]Entry, bool) {
-	s := m.shard(k)
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	p := s.pages[k]
-	if p == nil || p.loading != nil {
-		return nil, false
-	}
-	return append([]Entry(nil), p.entries...), true
-}
-
-// stored reads a page's own entries from the metadata store.
-func (m *Map) stored(k Key) ([]Entry, error) {
-	var buf [17]byte
-	value, closer, err := m.db.Get(appendKey(buf[:0], k))
-	if errors.Is(err, pebble.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read map page %d of layer %d: %w", k.Page, k.Layer, err)
-	}
-	defer closer.Close()
-	entries, err := DecodePage(nil, value)
-	if err != nil {
-		return nil, fmt.Errorf("map page %d of layer %d: %w", k.Page, k.Layer, err)
-	}
-	return entries, nil
 }

@@ -6,7 +6,8 @@
 //
 // A cached page is resolved: it holds what a reader of the layer sees, each
 // entry marked as the layer's own or inherited. So a read costs one look-up,
-// however many snapshots the layer stands on. Only own entries are stored.
+// however many snapshots the layer stands on. Only own entries are stored: a miss
+// reads a row for each layer, down to one that is cached or until all is known.
 //
 // Who may call what. Any number of goroutines may look up and pin. Everything
 // that changes the map (the methods of Map named in change.go, merge.go and

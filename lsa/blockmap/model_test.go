@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"lsad/lsa/format"
@@ -15,7 +16,11 @@ import (
 
 func newStore(t testing.TB) *pebble.DB {
 	t.Helper()
-	db, err := pebble.Open("map", &pebble.Options{FS: vfs.NewMem(), DisableWAL: true, Logger: quiet{}})
+	o := &pebble.Options{FS: vfs.NewMem(), DisableWAL: true, Logger: quiet{}}
+	for i := range o.Levels { // as the array's
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	db, err := pebble.Open("map", o)
 	if err != nil {
 		t.Fatal(err)
 	}

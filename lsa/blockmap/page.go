@@ -81,38 +81,3 @@ func (p *page) splice(lo, hi, n int) []Entry {
 	p.entries = p.entries[:total]
 	return p.entries[lo : lo+n]
 }
-
-// inherit merges what an ancestor maps into entries: where both have an
-// offset, entries wins. The result is sorted; inherited entries are not Own.
-func inherit(entries, ancestor []Entry) []Entry {
-	if len(ancestor) == 0 {
-		return entries
-	}
-	out := make([]Entry, 0, min(PageBlocks, len(entries)+len(ancestor)))
-	i := 0
-	for _, a := range ancestor {
-		for i < len(entries) && entries[i].Off < a.Off {
-			out = append(out, entries[i])
-			i++
-		}
-		if i < len(entries) && entries[i].Off == a.Off {
-			continue
-		}
-		a.Own = false
-		out = append(out, a)
-	}
-	return append(out, entries[i:]...)
-}
-
-// dropHoles removes holes that hide nothing: inherited ones, and all if the
-// layer has no parent.
-func dropHoles(entries []Entry, rootLayer bool) []Entry {
-	out := entries[:0]
-	for _, e := range entries {
-		if e.Kind == KindHole && (rootLayer || !e.Own) {
-			continue
-		}
-		out = append(out, e)
-	}
-	return out
-}
