@@ -60,7 +60,12 @@ type Reader struct {
 type span struct {
 	v    *view
 	rows []Row
+	// stale: some of it is no longer true. The rest is all there is while the server is away, and is checked at each read.
+	stale atomic.Bool
 }
+
+// old says whether the server should be asked.
+func (s *span) old() bool { return s == nil || s.stale.Load() }
 
 // loadState goes around with the right to load.
 type loadState struct {
@@ -100,17 +105,14 @@ func (r *Reader) Bytes() int64 { return r.bytes.Load() }
 // rows were missing they are asked for.
 func (r *Reader) TryReadAt(p []byte, off int64) bool {
 	return r.read(p, off, func(i int64) *span {
-		s := r.spans[i].Load()
-		if s == nil {
-			r.want(i)
-		}
-		return s
+		r.want(i)
+		return r.spans[i].Load()
 	}, false)
 }
 
 // want has a span loaded by and by.
 func (r *Reader) want(i int64) {
-	if i >= int64(len(r.spans)) || r.spans[i].Load() != nil || r.never.Load() {
+	if i >= int64(len(r.spans)) || !r.spans[i].Load().old() || r.never.Load() {
 		return
 	}
 	select {
@@ -123,7 +125,7 @@ func (r *Reader) want(i int64) {
 func (r *Reader) ReadAt(ctx context.Context, p []byte, off int64) bool {
 	return r.read(p, off, func(i int64) *span {
 		s := r.spans[i].Load()
-		if s == nil && !r.never.Load() {
+		if s.old() && !r.never.Load() {
 			s = r.load(ctx, i)
 		}
 		for ahead := range int64(spansAhead) {
@@ -151,7 +153,7 @@ func (r *Reader) read(p []byte, off int64, get func(i int64) *span, wait bool) b
 		}
 		if err := s.v.read(p[:n*BlockSize], s.rows[first:first+n], wait); err != nil {
 			if err == errStale {
-				r.spans[i].CompareAndSwap(s, nil)
+				s.stale.Store(true)
 			}
 			return false
 		}
@@ -173,19 +175,20 @@ func (r *Reader) loadWanted() {
 	}
 }
 
-// load asks for a span, unless that failed just now. One does so at a time.
+// load asks for a span, unless that failed just now, and returns what is known. One does so at a time.
 func (r *Reader) load(ctx context.Context, i int64) *span {
 	var state *loadState
 	select {
 	case state = <-r.turn:
 	case <-ctx.Done():
-		return nil
+		return r.spans[i].Load()
 	case <-r.ctx.Done():
 		return nil
 	}
 	defer func() { r.turn <- state }()
-	if s := r.spans[i].Load(); s != nil || r.never.Load() || time.Now().Before(state.next) || r.ctx.Err() != nil {
-		return s
+	was := r.spans[i].Load()
+	if !was.old() || r.never.Load() || time.Now().Before(state.next) || r.ctx.Err() != nil {
+		return was
 	}
 	s, err := r.ask(ctx, state, i)
 	switch {
@@ -201,7 +204,7 @@ func (r *Reader) load(ctx context.Context, i int64) *span {
 		state.next = time.Now().Add(state.pause)
 		r.log.Debug("where the image lies on the devices could not be asked", "error", err, "next_in", state.pause)
 	}
-	return nil
+	return was
 }
 
 func (r *Reader) ask(ctx context.Context, state *loadState, i int64) (*span, error) {
@@ -211,7 +214,7 @@ func (r *Reader) ask(ctx context.Context, state *loadState, i int64) (*span, err
 	off := i * SpanBlocks * BlockSize
 	blocks := int(min(SpanBlocks, (r.size-off)/BlockSize))
 	if blocks == 0 {
-		return &span{v: state.v}, nil
+		return &span{v: state.v}, nil // nothing but a piece of a block
 	}
 	a, err := r.locate(ctx, off, blocks)
 	if err != nil {
@@ -231,15 +234,17 @@ func (r *Reader) ask(ctx context.Context, state *loadState, i int64) (*span, err
 		}
 		state.v = v
 	}
-	return &span{state.v, rows}, nil
+	return &span{v: state.v, rows: rows}, nil
 }
 
 // keep remembers a span, and forgets the oldest one where there are too many.
 func (r *Reader) keep(state *loadState, i int64, s *span) {
+	if r.spans[i].Swap(s) != nil {
+		return
+	}
 	if len(state.loaded) == maxSpans {
 		r.spans[state.loaded[0]].Store(nil)
 		state.loaded = append(state.loaded[:0], state.loaded[1:]...)
 	}
 	state.loaded = append(state.loaded, i)
-	r.spans[i].Store(s)
 }
