@@ -27,7 +27,7 @@ func explore(t *testing.T, devices bool, short, full time.Duration) {
 	r := s.Run(context.Background())
 	t.Logf("seeds from %d on: %v in %v", r.Seed, r.Totals, r.Took.Round(time.Millisecond))
 	for _, v := range r.Violations {
-		t.Errorf("go run ./tools/explore -runs 1 -parallel 1 -devices=%v -seed %d\n%v", devices, v.Seed, v)
+		t.Errorf("go run ./tools/explore -runs 1 -parallel 1 -restless=false -devices=%v -seed %d\n%v", devices, v.Seed, v)
 	}
 	if r.Totals.States == 0 {
 		t.Error("no state was checked")

@@ -39,6 +39,7 @@ func main() {
 	flag.BoolVar(&o.Config.AnyDeaths, "any-deaths", false, "with -devices: devices die also under volumes of one copy")
 	flag.BoolVar(&o.Config.Copies, "copies", true, "also volumes with two copies")
 	flag.BoolVar(&o.Config.Devices, "devices", false, "devices that die, are lost, come back, come and go; damage to one of them; scrubs and rebuilds")
+	flag.BoolVar(&o.Config.Restless, "restless", true, "in most lives there is always a checkpoint or a collection under way")
 	flag.IntVar((*int)(&o.Config.Focus), "focus", 0, "1: more devices that fail, 2: more damage, 3: more collections, 4: more devices that are lost")
 	flag.IntVar(&o.Violations, "violations", 1, "stop after so many `violations`")
 	flag.StringVar(&profile, "cpuprofile", "", "write a CPU profile to `file`")
@@ -77,7 +78,7 @@ func main() {
 		fmt.Printf("%d violations in %v, seeds from %d on, %.0f states/s: %v\n", len(r.Violations), r.Took.Round(time.Millisecond), r.Seed, float64(r.Totals.States)/r.Took.Seconds(), r.Totals)
 	}
 	for _, v := range r.Violations {
-		fmt.Fprintf(os.Stderr, "VIOLATION %v\n  again: go run ./tools/explore -runs 1 -parallel 1 -writers %d -focus %d -devices=%v -seed %d\n", v, o.Config.Writers, o.Config.Focus, o.Config.Devices, v.Seed)
+		fmt.Fprintf(os.Stderr, "VIOLATION %v\n  again: go run ./tools/explore -runs 1 -parallel 1 -writers %d -focus %d -devices=%v -restless=%v -seed %d\n", v, o.Config.Writers, o.Config.Focus, o.Config.Devices, o.Config.Restless, v.Seed)
 	}
 	if len(r.Violations) > 0 {
 		pprof.StopCPUProfile()

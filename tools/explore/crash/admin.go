@@ -123,6 +123,9 @@ func (w *worker) pin(s *snapshot) {
 		o.bound, o.durable = o.at.when, o.at.when
 		err = o.checkInstant(name, s, tags)
 	}
+	if w.mayHaveLost(s.vol, err) { // since the read began
+		return
+	}
 	if err != nil {
 		w.report(fmt.Errorf("fresh %w", err))
 		return

@@ -20,7 +20,7 @@ type instant struct {
 	depth int    // 1: crash of a life, 2: of its recovery, 3: of the recovery from that
 
 	checkpointing, collecting bool // under way
-	counts                    bool // more than one device, and a checkpoint or collection under way or done
+	counts                    bool // more than one device, and a checkpoint or collection under way
 	faulted                   bool // a device had failed
 	damaged                   bool // the medium was damaged after the crash
 	oneBad                    bool // that of one device only, which volumes with two copies can do without
@@ -102,6 +102,6 @@ func (s *site) copy(what string, power bool) *instant {
 		return i
 	}
 	i.checkpointing, i.collecting = s.r.checkpointing.Load() > 0, s.r.collecting.Load() > 0
-	i.counts = len(present) > 1 && (i.checkpointing || i.collecting || s.r.didMaintenance.Load())
+	i.counts = len(present) > 1 && (i.checkpointing || i.collecting)
 	return i
 }

@@ -32,6 +32,7 @@ type Config struct {
 	// AnyDeaths: devices die also under arrays with volumes of one copy.
 	AnyDeaths bool
 	Devices   bool          // devices that die, are lost, come back, come and go; damage to one of them; scrubs and rebuilds
+	Restless  bool          // in most lives there is always a checkpoint or a collection under way
 	Limit     time.Duration // a run that does nothing to its devices for so long is stuck; 0 for 30 s
 }
 
@@ -87,7 +88,6 @@ type Run struct {
 
 	background                sync.WaitGroup // checkpoints that a read holds up
 	checkpointing, collecting atomic.Int32
-	didMaintenance            atomic.Bool
 	faulted                   atomic.Bool // since the array was opened
 	troubled                  atomic.Bool // ever in this run: blocks with one copy may be lost
 	hostFull                  bool
@@ -258,13 +258,17 @@ func (e *events) SpaceWanted() {
 func (r *Run) live(ctx context.Context) error {
 	steps := 20 + r.rng.IntN(150)
 	moments := 2 + r.rng.IntN(10)
-	r.site.planCrashes(moments, int64(steps*2), 3)
+	restless, operations := r.cfg.Restless && r.rng.IntN(4) > 0, int64(steps*2)
+	if restless {
+		operations *= 3 // many are those of checkpoints and collections
+	}
+	r.site.planCrashes(moments, operations, 3)
 	r.site.jitter = true
 	if r.cfg.Devices && r.spare.Load() != anyToSpare && r.rng.IntN(4) > 0 {
 		r.makeWhole(ctx)
 	}
-	r.planTrouble(int64(steps * 2))
-	r.workload(ctx, steps)
+	r.planTrouble(operations)
+	r.workload(ctx, steps, restless)
 	if r.violation != nil {
 		return r.violated("workload", r.violation)
 	}
@@ -332,7 +336,6 @@ func (r *Run) goOn(s *site, a *lsa.Array, seen *observation) {
 	r.site, r.a = s, a
 	r.catalogs, r.flushes, r.writes, r.noAdmin = []*catalog{c}, nil, nil, false
 	r.checkpoints = nil
-	r.didMaintenance.Store(false)
 	r.faulted.Store(false)
 	r.spare.Store(noneToSpare) // recovery may have found one copy of a record
 	r.members = len(a.Devices())

@@ -7,7 +7,7 @@ import (
 
 // Stats counts the states that were checked. A state counts, in the sense of
 // the promise to check so many, if its array had more than one device and a
-// checkpoint or a collection was under way or done since the array was opened.
+// checkpoint or a collection that the workload had asked for was under way.
 type Stats struct {
 	mu sync.Mutex
 	Totals

@@ -20,8 +20,8 @@ type worker struct {
 	rng *rand.Rand
 }
 
-// workload runs some steps, shared by a few workers, and a collector.
-func (r *Run) workload(ctx context.Context, steps int) {
+// workload runs some steps, shared by a few workers, and a collector, which has no rest if it is restless.
+func (r *Run) workload(ctx context.Context, steps int, restless bool) {
 	workers := r.cfg.Writers
 	if workers == 0 {
 		workers = 1 + r.rng.IntN(4)
@@ -29,7 +29,7 @@ func (r *Run) workload(ctx context.Context, steps int) {
 	stop := make(chan struct{})
 	var collector, wg sync.WaitGroup
 	seed := r.rng.Uint64()
-	collector.Go(func() { r.collector(ctx, stop, rand.New(rand.NewPCG(seed, 2))) })
+	collector.Go(func() { r.collector(ctx, stop, rand.New(rand.NewPCG(seed, 2)), restless) })
 	for range workers {
 		w := &worker{r, ctx, rand.New(rand.NewPCG(r.rng.Uint64(), 3))}
 		wg.Go(func() {
@@ -448,21 +448,39 @@ func (r *Run) checkpoint() {
 		r.mu.Lock()
 		r.checkpoints = append(r.checkpoints, c)
 		r.mu.Unlock()
-		r.didMaintenance.Store(true)
 		r.stats.change(func(t *Totals) { t.Checkpoints++ })
 	}
 	r.expect("checkpoint", err, false)
 }
 
-// collector makes room when a writer waits for it.
-func (r *Run) collector(ctx context.Context, stop chan struct{}, rng *rand.Rand) {
+// collector makes room when a writer waits for it, or all the time.
+func (r *Run) collector(ctx context.Context, stop chan struct{}, rng *rand.Rand, restless bool) {
+	defer r.catch()
+	always := make(chan struct{})
+	if restless {
+		close(always)
+	}
 	for {
+		select {
+		case <-stop:
+			return
+		default:
+		}
 		select {
 		case <-stop:
 			return
 		case <-r.spaceWanted:
 			r.collect(ctx, rng)
 			r.checkpoint()
+		case <-always:
+			if r.broken() || ctx.Err() != nil {
+				return
+			}
+			if rng.IntN(2) == 0 {
+				r.collect(ctx, rng)
+			} else {
+				r.checkpoint()
+			}
 		}
 	}
 }
@@ -494,7 +512,6 @@ func (r *Run) collect(ctx context.Context, rng *rand.Rand) {
 		// for a trim. That writers do not wait for it then, the watchdog sees.
 		r.expect("collect", err, true)
 		if err == nil {
-			r.didMaintenance.Store(true)
 			r.stats.change(func(t *Totals) { t.Collections++ })
 		}
 		return
