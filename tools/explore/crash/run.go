@@ -258,8 +258,9 @@ func (e *events) SpaceWanted() {
 func (r *Run) live(ctx context.Context) error {
 	steps := 20 + r.rng.IntN(150)
 	moments := 2 + r.rng.IntN(10)
-	restless, operations := r.cfg.Restless && r.rng.IntN(4) > 0, int64(steps*2)
-	if restless {
+	restless, operations := 0, int64(steps*2)
+	if r.cfg.Restless && r.rng.IntN(4) > 0 {
+		restless = 4 * steps
 		operations *= 3 // many are those of checkpoints and collections
 	}
 	r.site.planCrashes(moments, operations, 3)

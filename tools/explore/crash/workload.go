@@ -20,8 +20,9 @@ type worker struct {
 	rng *rand.Rand
 }
 
-// workload runs some steps, shared by a few workers, and a collector, which has no rest if it is restless.
-func (r *Run) workload(ctx context.Context, steps int, restless bool) {
+// workload runs some steps, shared by a few workers, and a collector, which does as many things of its own
+// accord, or none.
+func (r *Run) workload(ctx context.Context, steps, restless int) {
 	workers := r.cfg.Writers
 	if workers == 0 {
 		workers = 1 + r.rng.IntN(4)
@@ -453,14 +454,16 @@ func (r *Run) checkpoint() {
 	r.expect("checkpoint", err, false)
 }
 
-// collector makes room when a writer waits for it, or all the time.
-func (r *Run) collector(ctx context.Context, stop chan struct{}, rng *rand.Rand, restless bool) {
+// collector makes room when a writer waits for it, and so often at once. For ever would keep the watchdog from seeing
+// that everybody else waits.
+func (r *Run) collector(ctx context.Context, stop chan struct{}, rng *rand.Rand, restless int) {
 	defer r.catch()
 	always := make(chan struct{})
-	if restless {
-		close(always)
-	}
+	close(always)
 	for {
+		if restless == 0 {
+			always = nil
+		}
 		select {
 		case <-stop:
 			return
@@ -476,7 +479,7 @@ func (r *Run) collector(ctx context.Context, stop chan struct{}, rng *rand.Rand,
 			if r.broken() || ctx.Err() != nil {
 				return
 			}
-			if rng.IntN(2) == 0 {
+			if restless--; rng.IntN(2) == 0 {
 				r.collect(ctx, rng)
 			} else {
 				r.checkpoint()
