@@ -62,7 +62,11 @@ const smallArrays = `
 		return 1
 	}
 	new="--segment-size=1MiB --device=lsad-data/d0:64MiB --device=lsad-data/d1:64MiB --volume=v:512MiB"
-	end() { kill $1 $2; while kill -0 $2 2>/dev/null; do sleep 0.05; done; }
+	end() {
+		kill $1 $2
+		for i in $(seq 2400); do kill -0 $2 2>/dev/null || return 0; sleep 0.05; done
+		echo "the server does not end: $2 $(cat /proc/$2/stack)" >&2; cat */log >&2; return 1
+	}
 	at() { (cd $1; shift; lsad "$@"); }
 `
 
@@ -78,8 +82,8 @@ func ublkSmall(t *testing.T, vm *guest.VM) {
 		end -TERM $b; dd if=/dev/zero of=/dev/ublkb0 bs=4k count=1 oflag=direct 2>/dev/null
 
 		echo 80 >/proc/sys/vm/dirty_ratio; echo 80 >/proc/sys/vm/dirty_background_ratio; echo 100000 >/proc/sys/vm/dirty_expire_centisecs
-		(exec 9</dev/ublkb0; dd if=/dev/urandom of=/dev/ublkb0 bs=1M count=200 conv=notrunc 2>/dev/null; sleep 60) & writer=$!
-		until [ $(awk '/^Dirty:/ { print $2 }' /proc/meminfo) -gt 190000 ]; do sleep 0.1; done
+		(exec 9</dev/ublkb0; dd if=/dev/urandom of=/dev/ublkb0 bs=1M count=200 conv=notrunc 2>/dev/null; : >written; sleep 200) & writer=$!
+		for i in $(seq 1200); do [ -e written ] && break; sleep 0.1; done; [ -e written ]; grep -E "^(Dirty|Writeback|MemFree):" /proc/meminfo >&2
 		end -TERM $a; grep -q "could not be removed in order" a/log; [ -e /dev/ublkb0 ]; kill $writer
 		small a; a=$pid; grep -q "took over" a/log; at a ublk del v --force >/dev/null; end -TERM $a
 
