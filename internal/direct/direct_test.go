@@ -196,20 +196,41 @@ func TestMoved(t *testing.T) {
 	if d.check(r, 3, 1) {
 		t.Error("read without asking anew")
 	}
-	// While nobody answers, that is all that is not known.
-	away := error(unix.ECONNREFUSED)
-	d.err.Store(&away)
-	if d.check(r, 3, 1) || !d.check(r, 17, 20) {
-		t.Error("without a server: what moved was read, or what did not was not")
-	}
-	d.err.Store(nil)
-	for end := time.Now().Add(time.Minute); !d.check(r, 3, 1) && time.Now().Before(end); time.Sleep(leastPause / 4) {
-	}
-	if !d.check(r, 3, 1) {
+	if !d.check(r, 3, 1) || d.asked.Load() != 2 {
 		t.Errorf("not read after asking anew, %d questions", d.asked.Load())
 	}
 	if !d.check(r, 17, 20) {
 		t.Error("other segments are not read")
+	}
+}
+
+// While the server is away, a block that has moved cannot be read, and all the others can.
+func TestMovedServerAway(t *testing.T) {
+	d := newDisk(t, 40)
+	r := d.reader()
+	if !d.check(r, 0, 40) {
+		t.Fatal("not read")
+	}
+	d.place[3] = place{6, 0}
+	d.write(d.place[3], d.content[3])
+	if err := d.uses.Emptied(1, 0); err != nil {
+		t.Fatal(err)
+	}
+	away := error(unix.ECONNREFUSED)
+	d.err.Store(&away)
+	for range 2 {
+		if d.check(r, 3, 1) {
+			t.Error("what moved was read")
+		}
+		if !d.check(r, 17, 20) {
+			t.Error("what did not move was not read")
+		}
+	}
+	d.err.Store(nil)
+	for end := time.Now().Add(time.Minute); !d.check(r, 3, 1); time.Sleep(leastPause / 4) {
+		if time.Now().After(end) {
+			t.Fatal("not read although the server is back")
+		}
 	}
 }
 

@@ -20,8 +20,7 @@ type worker struct {
 	rng *rand.Rand
 }
 
-// workload runs some steps, shared by a few workers, and a collector, which does as many things of its own
-// accord, or none.
+// workload runs some steps, shared by a few workers, and a collector, which is restless that many times.
 func (r *Run) workload(ctx context.Context, steps, restless int) {
 	workers := r.cfg.Writers
 	if workers == 0 {
@@ -454,36 +453,32 @@ func (r *Run) checkpoint() {
 	r.expect("checkpoint", err, false)
 }
 
-// collector makes room when a writer waits for it, and so often at once. For ever would keep the watchdog from seeing
-// that everybody else waits.
+// collector makes room when a writer waits for it. Besides, so many times as restless says, it collects or makes a
+// checkpoint at once: that has an end, since the watchdog would not see that all others wait while this goes on.
 func (r *Run) collector(ctx context.Context, stop chan struct{}, rng *rand.Rand, restless int) {
 	defer r.catch()
-	always := make(chan struct{})
-	close(always)
-	for {
-		if restless == 0 {
-			always = nil
-		}
+	for ; restless > 0; restless-- {
 		select {
 		case <-stop:
 			return
 		default:
 		}
+		if r.broken() || ctx.Err() != nil {
+			return
+		}
+		if rng.IntN(2) == 0 {
+			r.collect(ctx, rng)
+		} else {
+			r.checkpoint()
+		}
+	}
+	for {
 		select {
 		case <-stop:
 			return
 		case <-r.spaceWanted:
 			r.collect(ctx, rng)
 			r.checkpoint()
-		case <-always:
-			if r.broken() || ctx.Err() != nil {
-				return
-			}
-			if restless--; rng.IntN(2) == 0 {
-				r.collect(ctx, rng)
-			} else {
-				r.checkpoint()
-			}
 		}
 	}
 }

@@ -254,10 +254,14 @@ func TestIngestRefused(t *testing.T) {
 	is, err := os.ReadFile(saved)
 	check(t, err)
 	const page = 4 << 10
+	differ := 0
 	for off := 0; off < len(was); off += page {
 		if !bytes.Equal(is[off:off+page], was[off:off+page]) {
-			t.Errorf("the page at %#x is not what the VM had when it stopped", off)
+			differ++
 		}
+	}
+	if len(was) == 0 || differ > 0 {
+		t.Errorf("%d pages of %d are not what the VM had when it stopped", differ, len(was)/page)
 	}
 	s.run(ctx, nil, "image", "delete", "one")
 }
