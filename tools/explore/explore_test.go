@@ -20,14 +20,14 @@ func TestExploreDevices(t *testing.T) { explore(t, true, 2*time.Second, 10*time.
 
 func explore(t *testing.T, devices bool, short, full time.Duration) {
 	t.Helper()
-	s := crash.Search{Config: crash.Config{Devices: devices, Copies: true}, Seed: rand.Uint64() >> 16, Time: short, Workers: 2 * runtime.GOMAXPROCS(0)}
+	s := crash.Search{Config: crash.Config{Devices: devices, Copies: true, Restless: true}, Seed: rand.Uint64() >> 16, Time: short, Workers: 2 * runtime.GOMAXPROCS(0)}
 	if os.Getenv("LSAD_TEST") == "full" {
 		s.Time = full
 	}
 	r := s.Run(context.Background())
 	t.Logf("seeds from %d on: %v in %v", r.Seed, r.Totals, r.Took.Round(time.Millisecond))
 	for _, v := range r.Violations {
-		t.Errorf("go run ./tools/explore -runs 1 -parallel 1 -restless=false -devices=%v -seed %d\n%v", devices, v.Seed, v)
+		t.Errorf("go run ./tools/explore -runs 1 -parallel 1 -devices=%v -seed %d\n%v", devices, v.Seed, v)
 	}
 	if r.Totals.States == 0 {
 		t.Error("no state was checked")
