@@ -41,7 +41,7 @@ func TestMigrationPage(t *testing.T) {
 	program, err := lsad()
 	check(t, err)
 	t.Cleanup(func() { killAll(t, dir); os.Remove("/dev/shm/web3.ram") })
-	vm := fmt.Sprintf("-accel tcg -cpu max -machine pc -m 512M -smp 1 -nodefaults -display none -no-reboot "+
+	vm := fmt.Sprintf("-accel tcg -cpu "+cpu+" -machine pc -m 512M -smp 1 -nodefaults -display none -no-reboot "+
 		"-serial file:serial.log -kernel %s -initrd %s", k.Kernel, k.Initramfs)
 	script := "set -e\nPATH='" + filepath.Dir(program) + "':$PATH\n" +
 		"qemu-system-x86_64() { command qemu-system-x86_64 \"$@\" -append 'console=ttyS0 panic=-1 quiet mitigations=off no_timer_check used=24 freed=64'; }\n" +

@@ -75,10 +75,14 @@ func (k *Kit) Start(ctx context.Context, o Options) (*VM, error) {
 	}
 }
 
+// cpu has no cmpxchg16b. Right behind that instruction a guest crashed, once in 26 runs of TestMigrateResumed, with
+// the low half of RAX in its flags. No memory, however wrong, brings that about; QEMU's emulator (7.2) has to.
+const cpu = "max,-cx16"
+
 func (k *Kit) args(o Options) []string {
 	machine := "pc"
 	args := []string{
-		"-accel", "tcg", "-cpu", "max", "-m", strconv.Itoa(o.MemoryMiB), "-smp", "1",
+		"-accel", "tcg", "-cpu", cpu, "-m", strconv.Itoa(o.MemoryMiB), "-smp", "1",
 		"-nodefaults", "-nographic", "-no-reboot", "-serial", "stdio",
 		"-kernel", k.Kernel, "-initrd", k.Initramfs,
 		"-append", fmt.Sprintf("console=ttyS0 panic=-1 quiet mitigations=off no_timer_check used=%d freed=%d", o.UsedMiB, o.FreedMiB),
