@@ -8,7 +8,7 @@
 // # A device
 //
 // A device has one or more queues, and each queue one goroutine that is locked to its thread: to the driver that
-// thread is the queue, and its end is the queue's end. With one system call it hands over what is done and takes in
+// thread is the queue, and its end is the queue's end, which must come before that of its ring. With one system call it hands over what is done and takes in
 // what there is to do. All writes that came together become one Export.WriteBatch; reads that need no disk are
 // answered on the spot; what may wait (a read from disk, a flush, a discard) is a job for the queue's workers,
 // whose results the queue hands over when an eventfd wakes it. Every request has a buffer of its own for its whole

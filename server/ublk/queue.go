@@ -3,7 +3,6 @@ package ublk
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,16 +57,24 @@ func newQueue(d *Device, id int) *queue {
 
 // serve runs the queue in a thread of its own, which ends with it: to the driver it is the queue. ready gets an
 // error, or nil once requests can come.
-func (q *queue) serve(ready chan<- error) (err error) {
-	runtime.LockOSThread() // and never unlocked
-	err = q.open()
-	ready <- err
-	if err == nil {
-		err = q.loop()
-		q.workers.wg.Wait()
-		err = errors.Join(err, q.last())
-	}
+//
+// The ring is closed only when the thread is gone. While there is a thread the driver hands it requests, also after the
+// ring was closed; and of one that it hands over after it took the ring's end for the queue's it never hears again. Linux
+// 6.12 then waits for that request before it lets anybody take the device over, or remove it.
+func (q *queue) serve(ready chan<- error) error {
+	err := onThread(func() error { return q.inThread(ready) })
 	return errors.Join(err, q.close())
+}
+
+func (q *queue) inThread(ready chan<- error) error {
+	err := q.open()
+	ready <- err
+	if err != nil {
+		return err
+	}
+	err = q.loop()
+	q.workers.wg.Wait()
+	return errors.Join(err, q.last())
 }
 
 // open maps the queue's memory and offers the driver every tag.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,7 +49,7 @@ func (d *Device) takeOver(ctx context.Context, id int) (err error) {
 			return fmt.Errorf("take %s over: %w: it was never started", d.Path(), ErrNotFound)
 		}
 		if d.info.State == StateWaiting && !mended && d.info.features&featurePerIODaemon == 0 {
-			err = d.mend(ctx)
+			err = d.mend()
 			mended = err == nil
 		}
 		if err == nil {
@@ -88,48 +87,25 @@ func pause(ctx context.Context) error {
 // happens to a device whose server died at any other time.
 //
 // The error Is unix.EBUSY while the old server is not quite gone.
-func (d *Device) mend(ctx context.Context) (err error) {
+func (d *Device) mend() (err error) {
 	if d.char, err = unix.Open(charPath(d.info.ID), unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
 		return fmt.Errorf("open %s: %w", charPath(d.info.ID), err)
 	}
 	var errs []error
 	for i := range d.info.Queues {
-		tid, err := onThread(newQueue(d, i).visit)
-		errs = append(errs, err)
-		// The driver wants threads gone.
-		for unix.Tgkill(unix.Getpid(), tid, 0) == nil {
-			if err := pause(ctx); err != nil {
-				return errors.Join(err, d.closeChar())
-			}
-		}
+		errs = append(errs, newQueue(d, i).visit())
 	}
 	return errors.Join(append(errs, d.closeChar())...)
 }
 
-// onThread runs f in a thread that ends after it, and returns the thread's number.
-func onThread(f func() error) (tid int, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // and not unlocked, so that the thread ends
-		if tid = unix.Gettid(); tid != unix.Getpid() {
-			err = f()
-			return
-		}
-		// The process's first thread would stay. It is held meanwhile, so that another is taken.
-		tid, err = onThread(f)
-		runtime.UnlockOSThread()
-	}()
-	<-done
-	return tid, err
-}
-
-// visit makes the thread a queue's own, and leaves it.
+// visit gives the queue a thread that ends at once.
 func (q *queue) visit() error {
-	err := q.allocate()
-	if err == nil {
-		err = q.fetch()
-	}
+	err := onThread(func() error {
+		if err := q.allocate(); err != nil {
+			return err
+		}
+		return q.fetch()
+	})
 	if errors.Is(err, unix.EINVAL) {
 		err = nil // it has, or had, a thread
 	}

@@ -24,6 +24,7 @@ var ublkTests = []localTest{
 		killLocal(t, vm, shallow, "--rw=randwrite --bs=4k --iodepth=32 --size=64m --io_size=12m --fsync=8")
 	}},
 	{"killed server with two queues", func(t *testing.T, vm *guest.VM) { killLocal(t, vm, ublkTwoQueues, killWays[0]) }},
+	{"restarts", ublkRestarts},
 	{"stops", ublkStops},
 	{"waits", ublkWaits},
 	{"flusher", ublkFlusher},
