@@ -66,6 +66,7 @@ type Array struct {
 		mu     sync.Mutex
 		lsn    atomic.Uint64 // of the last durable checkpoint
 		number uint64        // of that one, guarded by mu
+		ratio  float64       // of the bytes that its pages took in the store to those they took in memory, guarded by mu; 0: not known
 	}
 	flush flusher
 

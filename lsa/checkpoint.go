@@ -22,6 +22,8 @@ type cut struct {
 	emptied []segmentRow // of rows: unused once the checkpoint is durable, those in state ready at once
 	batch   *pebble.Batch
 	logged  int64 // log bytes when it was taken
+
+	flushing int64 // bytes in memory of pages
 }
 
 // Checkpoint makes the map durable up to the LSN that is committed now, then
@@ -64,9 +66,8 @@ func (a *Array) takeCut() (*cut, error) {
 	a.commit.mu.Lock()
 	defer a.commit.mu.Unlock()
 	c := &cut{lsn: a.committed.Load(), number: a.checkpoint.number + 1, pages: a.blocks.Begin()}
-	// Pages take about half as many bytes in the store as in memory. Left to grow by doubling, the batch would
-	// leave as much garbage behind as it has.
-	c.batch = a.db.NewBatchWithSize(1<<16 + int(a.blocks.Stats().Flushing)/2)
+	c.flushing = a.blocks.Stats().Flushing
+	c.batch = a.db.NewBatchWithSize(a.batchSize(c.flushing))
 	a.append.mu.Lock()
 	c.logged = a.logBytes.Load()
 	for _, d := range a.devs() {
@@ -76,6 +77,24 @@ func (a *Array) takeCut() (*cut, error) {
 	}
 	a.append.mu.Unlock()
 	return c, a.cutCatalog(c)
+}
+
+// batchSize is room for the batch of a checkpoint with pages that take so many bytes in memory. Left to grow by doubling, it
+// would leave as much garbage behind as it has, and copy megabytes at a time, for which the runtime's collector, and
+// everybody with it, waits.
+func (a *Array) batchSize(flushing int64) int {
+	ratio := a.checkpoint.ratio
+	if ratio == 0 {
+		ratio = 0.5
+	}
+	return 256<<10 + int(float64(flushing)*ratio*1.1)
+}
+
+// noteRatio learns from a checkpoint, before the store has its batch, how large the next one will be.
+func (a *Array) noteRatio(c *cut) {
+	if c.flushing >= 1<<20 {
+		a.checkpoint.ratio = min(max(float64(c.batch.Len())/float64(c.flushing), 0.1), 2)
+	}
 }
 
 // cutSegments takes the rows that changed, and chooses which unused segments
@@ -232,6 +251,7 @@ func (a *Array) writeCut(c *cut) error {
 			return err
 		}
 	}
+	a.noteRatio(c)
 	return a.applyToStore(c.batch)
 }
 

@@ -105,8 +105,9 @@ func (a *Array) endCollect(d *device, seg uint32) {
 // for it, and never where their other copy is. It returns how many it could
 // read: the others stay.
 func (a *Array) moveBlocks(d *device, seg uint32, live []liveBlock) (moved int, err error) {
-	buf := make([]byte, len(live)*format.BlockSize)
-	bad := a.readLive(d, seg, live, buf)
+	m := movers.Get().(*mover)
+	defer movers.Put(m)
+	buf, bad := m.readLive(d, seg, live)
 	groups := map[uint64]*batch{} // by slots to avoid
 	defer func() {
 		for _, b := range groups {

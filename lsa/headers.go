@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"lsad/lsa/format"
 )
@@ -17,6 +18,9 @@ type headerWindow struct {
 	buf   []byte
 	alone uint32 // up to this sector only what is asked for is read: there is one before it that cannot be
 }
+
+// windows keeps those whose memory is not in use.
+var windows = sync.Pool{New: func() any { return new(headerWindow) }}
 
 // sectors returns n sectors from at on, which lie in the segment, valid until the next call. A sector further on that
 // cannot be read does not matter.
@@ -58,11 +62,13 @@ const longestHop = 2048
 // eachHeader reads the headers of a segment's records, hopping over the data of long ones. skipped says that it
 // stepped over something that is no sound header or cannot be read: there may be records that it did not find.
 func (a *Array) eachHeader(d *device, seg, used uint32, generation uint64, fn func(h *format.RecordHeader, header []byte) error) (skipped bool, err error) {
-	w := headerWindow{d: d, seg: seg}
+	w := windows.Get().(*headerWindow)
+	*w = headerWindow{d: d, seg: seg, buf: w.buf[:0]}
+	defer windows.Put(w)
 	var failed error
 	readable, hop := used == 0, uint32(1)
 	for at := uint32(0); at < used; {
-		h, header, err := a.headerAt(&w, at, generation)
+		h, header, err := a.headerAt(w, at, generation)
 		switch {
 		case err != nil:
 			skipped, failed = true, err

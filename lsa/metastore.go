@@ -10,6 +10,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"lsad/internal/storefs"
@@ -60,7 +61,7 @@ func openMetastore(fs vfs.FS, dir string, create, readOnly bool, log *slog.Logge
 		ReadOnly:           readOnly,
 		FormatMajorVersion: pebble.FormatNewest,
 		CacheSize:          16 << 20,
-		MemTableSize:       8 << 20,
+		MemTableSize:       1 << 20,
 		Logger:             pebbleLogger{log, store, fatal},
 
 		MemTableStopWritesThreshold: never,
@@ -79,6 +80,8 @@ func openMetastore(fs vfs.FS, dir string, create, readOnly bool, log *slog.Logge
 	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+		// Pages are differences and checksums: what is left to compress is not worth the time.
+		o.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
 	}
 	db, err := pebble.Open(dir, o)
 	if store != nil && store.GivenUp() {

@@ -3,6 +3,7 @@ package lsa
 import (
 	"cmp"
 	"slices"
+	"sync"
 
 	"lsad/lsa/format"
 )
@@ -16,30 +17,40 @@ const (
 	gapBlocks = 8
 )
 
-// readLive fills buf with blocks of one segment, in the order of live, with few large reads. It says which of them
+// mover is the memory that a part of a collection takes.
+type mover struct {
+	blocks, span []byte
+	bad          []bool
+	order        []int
+}
+
+var movers = sync.Pool{New: func() any { return new(mover) }}
+
+// readLive returns blocks of one segment, in the order of live, read with few large reads. It says which of them
 // could not be read or are not what the map says they are.
-func (a *Array) readLive(d *device, seg uint32, live []liveBlock, buf []byte) (bad []bool) {
-	bad = make([]bool, len(live))
-	order := make([]int, len(live))
-	for i := range order {
-		order[i] = i
+func (m *mover) readLive(d *device, seg uint32, live []liveBlock) (blocks []byte, bad []bool) {
+	size := len(live) * format.BlockSize
+	m.blocks = slices.Grow(m.blocks[:0], size)[:size]
+	m.bad, m.order = m.bad[:0], m.order[:0]
+	for i := range live {
+		m.bad, m.order = append(m.bad, false), append(m.order, i)
 	}
+	order := m.order
 	slices.SortFunc(order, func(i, j int) int { return cmp.Compare(live[i].place.Sector(), live[j].place.Sector()) })
-	var span []byte
 	for len(order) > 0 {
 		first := live[order[0]].place.Sector()
 		n := spanLength(live, order)
 		bytes := int(live[order[n-1]].place.Sector()-first)*format.SectorSize + format.BlockSize
-		span = slices.Grow(span[:0], bytes)[:bytes]
-		err := d.dev.ReadAt(span, d.offset(seg, first))
+		m.span = slices.Grow(m.span[:0], bytes)[:bytes]
+		err := d.dev.ReadAt(m.span, d.offset(seg, first))
 		for _, i := range order[:n] {
-			block := span[int(live[i].place.Sector()-first)*format.SectorSize:][:format.BlockSize]
-			bad[i] = err != nil || format.Checksum(block) != live[i].crc
-			copy(buf[i*format.BlockSize:], block)
+			block := m.span[int(live[i].place.Sector()-first)*format.SectorSize:][:format.BlockSize]
+			m.bad[i] = err != nil || format.Checksum(block) != live[i].crc
+			copy(m.blocks[i*format.BlockSize:], block)
 		}
 		order = order[n:]
 	}
-	return bad
+	return m.blocks, m.bad
 }
 
 // spanLength counts the blocks at the front of order that are read at once.

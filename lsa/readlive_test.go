@@ -50,8 +50,7 @@ func TestReadLive(t *testing.T) {
 		damaged := rng.IntN(len(live))
 		mem.Corrupt(d.offset(seg, live[damaged].place.Sector()), []byte{1})
 
-		buf := make([]byte, len(live)*format.BlockSize)
-		bad := (&Array{}).readLive(d, seg, live, buf)
+		buf, bad := new(mover).readLive(d, seg, live)
 		for i := range live {
 			if bad[i] != (i == damaged) {
 				t.Errorf("share %v: block %d of %d is bad: %v, damaged is %d", share, i, len(live), bad[i], damaged)

@@ -15,7 +15,10 @@ type shard struct {
 	ring  []*page // every page, for the clock
 	hand  int
 	dirty []*page // changed in the current generation
-	_     [64]byte
+
+	scratch []byte // of touch
+
+	_ [64]byte
 }
 
 // Map is the map of one array.

@@ -1,6 +1,10 @@
 package blockmap
 
-import "lsad/lsa/format"
+import (
+	"bytes"
+
+	"lsad/lsa/format"
+)
 
 // The methods in this file change the map. They are called under the array's
 // commit lock, with the pages pinned, and never wait for I/O.
@@ -11,7 +15,8 @@ func (m *Map) touch(s *shard, p *page) {
 		return
 	}
 	if p.gen != 0 && p.gen == m.flushGen && !p.saved {
-		p.image, p.saved = EncodePage(nil, p.entries), true
+		s.scratch = EncodePage(s.scratch[:0], p.entries)
+		p.image, p.saved = bytes.Clone(s.scratch), true
 	}
 	if p.gen == 0 {
 		m.changed.add(p.key)

@@ -2,6 +2,7 @@ package blockmap
 
 import (
 	"fmt"
+	"runtime"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -31,12 +32,18 @@ func (m *Map) Begin() *Checkpoint {
 	return c
 }
 
+// yieldPages take a tenth of a millisecond or so to encode. Where processors are few, clients wait for this one.
+const yieldPages = 16
+
 // WriteTo puts the pages into batch.
 func (c *Checkpoint) WriteTo(batch *pebble.Batch) error {
 	var key, value []byte
 	for i, pages := range c.pages {
 		s := &c.m.shards[i]
-		for _, p := range pages {
+		for n, p := range pages {
+			if n%yieldPages == 0 {
+				runtime.Gosched()
+			}
 			s.mu.Lock()
 			value = append(value[:0], p.image...)
 			if !p.saved {

@@ -42,7 +42,7 @@ var diskTiming = blockdev.Timing{
 }
 
 func newGC() *cobra.Command {
-	g := &gcBench{device: 384 * config.MiB, segment: 512 * config.KiB}
+	g := &gcBench{device: 512 * config.MiB, segment: 512 * config.KiB}
 	cmd := &cobra.Command{
 		Use:   "gc",
 		Short: "Measure what clients notice of garbage collection",
