@@ -222,7 +222,9 @@ func need(program, debianPackage string) error {
 func buildProgram(ctx context.Context, dir, pkg string, flags ...string) (string, error) {
 	path := filepath.Join(dir, "bin", filepath.Base(pkg))
 	fmt.Fprintf(os.Stderr, "building %s\n", pkg)
-	if _, err := runProgram(ctx, "go", append(append([]string{"build"}, flags...), "-o", path, pkg)...); err != nil {
+	// Without C, as the Makefile builds it: the metadata store then has its memory from Go, within Go's limit.
+	build := append(append([]string{"CGO_ENABLED=0", "go", "build"}, flags...), "-o", path, pkg)
+	if _, err := runProgram(ctx, "env", build...); err != nil {
 		return "", fmt.Errorf("build %s: %w", pkg, err)
 	}
 	return path, nil
