@@ -99,6 +99,15 @@ type Action struct {
 	Release bool
 }
 
+// worthReleasing says whether pending segments are to be made unused now. A checkpoint costs the same for one as for many,
+// and clients notice it: so not before there are many of them, unless few others are left to write to.
+func worthReleasing(c Counts, low int) bool {
+	if c.Pending == 0 || c.Unused > low {
+		return false
+	}
+	return c.Unused <= low/2 || c.Pending >= (low+1)/2
+}
+
 // step looks at the counts and the timer, starts and ends collections, and says what to do next.
 func (d *Device) step(now time.Time) Action {
 	c := d.target.Count()
@@ -113,8 +122,7 @@ func (d *Device) step(now time.Time) Action {
 	if d.fire(now) {
 		d.level = available
 	}
-	// Not when a collection ends: a checkpoint costs the same for one segment as for many.
-	act := Action{Release: c.Unused <= d.limits.Low && c.Pending > 0}
+	act := Action{Release: worthReleasing(c, d.limits.Low)}
 	if d.busy {
 		act.Until = d.nextTurn(now)
 		return act

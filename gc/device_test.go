@@ -25,6 +25,23 @@ type fake struct {
 	overlap  *overlap
 }
 
+func TestWorthReleasing(t *testing.T) {
+	for _, test := range []struct {
+		unused, pending, low int
+		want                 bool
+	}{
+		{0, 0, 8, false}, {9, 100, 8, false}, // nothing to make unused; no need
+		{8, 3, 8, false}, {8, 4, 8, true}, {5, 3, 8, false}, {5, 4, 8, true}, // many
+		{4, 1, 8, true}, {0, 1, 8, true}, // few others
+		{4, 1, 4, false}, {4, 2, 4, true}, {2, 1, 4, true},
+		{1, 1, 1, true}, {2, 1, 1, false}, {0, 1, 0, true},
+	} {
+		if got := worthReleasing(Counts{Unused: test.unused, Pending: test.pending, Total: 1000}, test.low); got != test.want {
+			t.Errorf("%d unused, %d pending, low %d: %v", test.unused, test.pending, test.low, got)
+		}
+	}
+}
+
 // overlap counts how many devices collect at once.
 type overlap struct {
 	mu       sync.Mutex
