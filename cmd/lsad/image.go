@@ -133,7 +133,11 @@ func blockText(b *admin.ImageBlock) string {
 
 func volumeText(v *admin.ImageVolume) string {
 	if v.Clone != "" {
-		return fmt.Sprintf("%s, clone of %s@%s", v.Clone, v.Name, v.Snapshot)
+		text := fmt.Sprintf("%s, clone of %s@%s", v.Clone, v.Name, v.Snapshot)
+		if v.Written {
+			text += ", written to since"
+		}
+		return text
 	}
 	return v.Name + "@" + v.Snapshot
 }

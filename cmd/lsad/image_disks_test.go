@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -18,11 +19,11 @@ import (
 func TestDisksOf(t *testing.T) {
 	again := func(other string) string { return "resume " + other }
 	for _, fine := range [][]admin.ImageVolume{nil, {{Name: "disk", Clone: "web2-disk"}}} {
-		if err := disksOf("web", fine, again); err != nil {
+		if err := disksOf("web", "", fine, again); err != nil {
 			t.Errorf("%+v: %v", fine, err)
 		}
 	}
-	err := disksOf("web", []admin.ImageVolume{{Name: "a"}, {Name: "b"}}, again)
+	err := disksOf("web", "", []admin.ImageVolume{{Name: "a"}, {Name: "b"}}, again)
 	if !errors.Is(err, errNeedsFork) {
 		t.Fatal(err)
 	}
@@ -33,6 +34,15 @@ func TestDisksOf(t *testing.T) {
 	}
 	if admin.CodeOf(coded(err)) != admin.CodeInvalid {
 		t.Error("it has no code")
+	}
+	err = disksOf("web2", "web", []admin.ImageVolume{{Name: "a", Clone: "web2-a"}, {Name: "b", Clone: "web2-b", Written: true}}, again)
+	if !errors.Is(err, errNeedsFork) {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"(web2-b)", "lsad image fork web NEW", "NEW-a, NEW-b", "resume NEW"} {
+		if !strings.Contains(err.Error(), text) {
+			t.Errorf("it does not say %q: %v", text, err)
+		}
 	}
 }
 
@@ -62,6 +72,17 @@ func TestHookNeedsFork(t *testing.T) {
 		if err := s.cmd.Wait(); err != nil {
 			t.Errorf("%v: %v: %s", args, err, s.said())
 		}
+	}
+	if _, err := exec.LookPath("qemu-io"); err == nil {
+		mustSh(t, dir, "qemu-io -f raw -c 'write 0 4k' "+uri("fork-vol0"))
+		if r := lsad(t, dir, "hook", "--socket", "hook.sock", "--image", "fork"); r.code != exitFailed || !strings.Contains(r.stderr, "fork-vol0") || !strings.Contains(r.stderr, "lsad image fork vm NEW") {
+			t.Errorf("a fork that a VM has run from: %+v", r)
+		}
+		if out := must(t, dir, "image", "show", "fork"); !strings.Contains(out, "written to since") {
+			t.Error(out)
+		}
+	} else {
+		t.Log("qemu-io is not installed: what is said of a fork that was written to is not tried")
 	}
 	env := map[string]string{"LISTEN_PID": strconv.Itoa(os.Getpid()), "LISTEN_FDS": "2"}
 	if !passed(func(name string) string { return env[name] }, os.Getpid()) {

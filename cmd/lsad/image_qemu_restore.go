@@ -75,7 +75,7 @@ func (i *images) restore(ctx context.Context, name string, q admin.RestoreImage,
 	}
 	defer img.Close() // it was only read
 	if !q.Resume && !q.WithoutVolumes {
-		err := disksOf(name, volumesOf(img.Manifest()), func(other string) string {
+		err := disksOf(name, img.Manifest().Parent, i.disks(img.Manifest()), func(other string) string {
 			return "lsad image restore " + other + " " + orElse(flagged("--qmp", q.QMP), flagged("--to", q.To))
 		})
 		if err != nil {

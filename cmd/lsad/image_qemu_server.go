@@ -27,7 +27,7 @@ func (i *images) IngestImage(ctx context.Context, q admin.IngestImage, progress 
 	}
 	p := info.Manifest.Pages
 	i.server.log.Info("saved a VM as image "+q.Name, "machine", info.Manifest.Machine, "pages_in_use", p.InUse, "pages_free", p.Free, "pages_zero", p.Zero, "why", info.Manifest.Elision.Why)
-	return imageOf(info), nil
+	return i.imageOf(info), nil
 }
 
 func (i *images) ingest(ctx context.Context, q admin.IngestImage, p *memsvc.Progress) (info memsvc.Info, err error) {

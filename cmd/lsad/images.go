@@ -59,7 +59,7 @@ func (s *server) volumes() []lsa.VolumeInfo {
 func (i *images) Images() []admin.Image {
 	var all []admin.Image
 	for _, info := range i.List() {
-		all = append(all, imageOf(info))
+		all = append(all, i.imageOf(info))
 	}
 	return all
 }
@@ -70,17 +70,17 @@ func (i *images) Image(name string) (admin.Image, error) {
 	if err != nil {
 		return admin.Image{}, coded(err)
 	}
-	return imageOf(info), nil
+	return i.imageOf(info), nil
 }
 
-func imageOf(info memsvc.Info) admin.Image {
+func (i *images) imageOf(info memsvc.Info) admin.Image {
 	m := info.Manifest
 	out := admin.Image{
 		Name: info.Name, Created: m.Created, Writable: info.Writable, Source: m.Source, Machine: m.Machine, Kernel: m.Kernel,
 		RAMBytes: m.RAM(), StateBytes: m.State.Length, StoredBytes: info.StoredBytes, Parent: m.Parent, PageBytes: memsvc.PageSize,
 		Pages:      admin.ImagePages{Total: m.Pages.Total, InUse: m.Pages.InUse, Free: m.Pages.Free, Zero: m.Pages.Zero, Shared: m.Pages.Shared},
 		FreeElided: m.Elision.Free, Why: m.Elision.Why,
-		Blocks: []admin.ImageBlock{}, Volumes: []admin.ImageVolume{}, Steps: []admin.ImageStep{}, Clients: append([]string{}, info.Clients...),
+		Blocks: []admin.ImageBlock{}, Volumes: i.disks(m), Steps: []admin.ImageStep{}, Clients: append([]string{}, info.Clients...),
 		WorkingSet: admin.WorkingSet{ChunkBytes: info.WorkingSet.ChunkBytes, Count: info.WorkingSet.Chunks},
 	}
 	if info.Writable {
@@ -92,9 +92,6 @@ func imageOf(info memsvc.Info) admin.Image {
 			block.Ranges = append(block.Ranges, admin.ImageRange{GPA: r.GPA, SizeBytes: r.Size})
 		}
 		out.Blocks = append(out.Blocks, block)
-	}
-	for _, v := range m.Volumes {
-		out.Volumes = append(out.Volumes, admin.ImageVolume(v))
 	}
 	for _, s := range m.Steps {
 		out.Steps = append(out.Steps, admin.ImageStep(s))
@@ -146,7 +143,7 @@ func (i *images) ImportImage(ctx context.Context, q admin.ImportImage, progress 
 	}
 	p := info.Manifest.Pages
 	i.server.log.Info("imported image "+q.Name, "file", q.File, "pages_in_use", p.InUse, "pages_free", p.Free, "pages_zero", p.Zero, "why", info.Manifest.Elision.Why)
-	return imageOf(info), nil
+	return i.imageOf(info), nil
 }
 
 // withProgress runs work and calls progress now and then, from the caller's goroutine.

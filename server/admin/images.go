@@ -78,7 +78,8 @@ type ImageRange struct {
 type ImageVolume struct {
 	Name     string `json:"name"`
 	Snapshot string `json:"snapshot"`
-	Clone    string `json:"clone,omitempty"` // that belongs to this fork
+	Clone    string `json:"clone,omitempty"`   // that belongs to this fork
+	Written  bool   `json:"written,omitempty"` // the clone was written to since it was made
 }
 
 // ImageStep is a step of the import.
