@@ -112,7 +112,7 @@ func TestFreePages(t *testing.T) {
 		options guest.Options
 		low     int64 // RAM below 4 GiB, in bytes
 		levels  int
-		more    func(t *testing.T, vm *guest.VM, memory *guestmem.Memory, ram string)
+		more    func(t *testing.T, vm *guest.VM, ram string)
 	}{
 		"6.12":                  {guest.Options{CPUs: 3}, 1 << 40, 4, atAnyMoment},
 		"6.1, five levels":      {guest.Options{Kernel: "6.1", CPUs: 2}, 1 << 40, 5, afterReset},
@@ -167,7 +167,7 @@ func TestFreePages(t *testing.T) {
 				sync
 				if dmesg | grep -v 'soft lockup' | grep -iwE 'bug|oops|corrupt|corrupted|corruption|bad page'; then exit 1; fi`)
 			if test.more != nil {
-				test.more(t, vm, m, o.MemoryFile)
+				test.more(t, vm, o.MemoryFile)
 			}
 		})
 	}
@@ -175,7 +175,7 @@ func TestFreePages(t *testing.T) {
 
 // atAnyMoment stops a guest again and again while all its processors take and
 // free memory, so that blocks are on their way between lists.
-func atAnyMoment(t *testing.T, vm *guest.VM, memory *guestmem.Memory, _ string) {
+func atAnyMoment(t *testing.T, vm *guest.VM, ram string) {
 	vm.MustRun(t, "rm /tmp/again") // room for the load
 	churn, err := vm.Go(`
 		for n in 1 2 3; do
@@ -188,7 +188,7 @@ func atAnyMoment(t *testing.T, vm *guest.VM, memory *guestmem.Memory, _ string) 
 	moving := 0
 	for i := range 60 {
 		qmp(t, vm, "stop", nil)
-		set, r, err := guestmem.FreePages(t.Context(), memory, guestmem.Options{})
+		set, r, err := guestmem.FreePages(t.Context(), mapRAM(t, ram, 1<<40), guestmem.Options{})
 		if err != nil || set == nil {
 			t.Fatalf("stop %d: %+v, %v", i, r, err)
 		}
@@ -207,12 +207,13 @@ func atAnyMoment(t *testing.T, vm *guest.VM, memory *guestmem.Memory, _ string) 
 
 // afterReset holds that what an earlier life of the machine left in its RAM,
 // notes and memory maps among it, does not mislead.
-func afterReset(t *testing.T, vm *guest.VM, memory *guestmem.Memory, ram string) {
+func afterReset(t *testing.T, vm *guest.VM, ram string) {
 	if err := vm.Reset(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	sum := vm.MustRun(t, "for n in 1 2 3 4 5 6; do cat /random; done > /tmp/kept; sha256sum /tmp/kept")
 	qmp(t, vm, "stop", nil)
+	memory := mapRAM(t, ram, 1<<40) // where the first life had holes in the file this one need not
 	set, r, err := guestmem.FreePages(t.Context(), memory, guestmem.Options{})
 	t.Logf("%+v", r)
 	if err != nil || set == nil {
