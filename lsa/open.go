@@ -319,9 +319,10 @@ type RecoveryReport struct {
 	Took      time.Duration  `json:"took_ns"`   // all of it
 	// MayHaveLost: not all that was acknowledged may be there, so the array has another incarnation.
 	MayHaveLost bool     `json:"may_have_lost"`
-	Gaps        []string `json:"gaps"`     // missing LSNs, in a degraded array
-	Damaged     int      `json:"damaged"`  // durable records whose data is damaged
-	OneCopy     int      `json:"one_copy"` // records of which there should be two copies and is one
+	Gaps        []string `json:"gaps"`               // missing LSNs, in a degraded array
+	Damaged     int      `json:"damaged"`            // durable records whose data is damaged
+	Restored    bool     `json:"restored,omitempty"` // from a copy that lacks what was served since: MayHaveLost
+	OneCopy     int      `json:"one_copy"`           // records of which there should be two copies and is one
 	maxDurable  uint64
 }
 

@@ -29,6 +29,15 @@ type Events interface {
 	SpaceWanted()
 }
 
+// Served remembers the epoch that an array at this place had last. If the array comes with an older one it was restored from
+// a copy, and lacks what was acknowledged since, whatever it says itself.
+type Served interface {
+	// Last is the epoch that was noted last, 0 if none was.
+	Last(array format.UUID) uint64
+	// Note is called once the epoch is durable, before anybody is served.
+	Note(array format.UUID, epoch uint64)
+}
+
 // Options of Open.
 type Options struct {
 	Devices  []blockdev.Device // any order: superblocks say which is which
@@ -57,6 +66,8 @@ type Options struct {
 	Fatal func(error)
 	// BootID of the host, to tell a crash of the server from one of the host.
 	BootID format.UUID
+	// Served remembers what was served for as long as the host runs; nil: nobody does.
+	Served Served
 }
 
 func (o *Options) fill() {

@@ -204,16 +204,29 @@ func (a *Array) settle() (string, error) {
 }
 
 // renew gives the array another incarnation if writes that were acknowledged may be lost: those that were not
-// flushed with a loss of power, and those that a missing device alone had. Where nothing may be written it has that
-// one until it is closed.
+// flushed with a loss of power, those that a missing device alone had, and those since a copy was made that the array was
+// restored from. Where nothing may be written it has that one until it is closed.
 func (a *Array) renew() {
 	s := &a.super
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !a.recovery.Clean && (a.degraded || s.boot != a.opts.BootID) {
+	if last := a.lastServed(); s.epoch < last {
+		a.log.Error("the array is older than what was served here since this machine started: it was restored from a copy; who still has a volume of it connected will see errors",
+			"epoch", s.epoch, "served", last)
+		s.epoch = last // so that the next one is newer than both
+		a.recovery.Restored = true
+	}
+	if a.recovery.Restored || !a.recovery.Clean && (a.degraded || s.boot != a.opts.BootID) {
 		s.incarnation = randomUint64()
 		a.recovery.MayHaveLost = true
 	}
+}
+
+func (a *Array) lastServed() uint64 {
+	if a.opts.Served == nil {
+		return 0
+	}
+	return a.opts.Served.Last(a.super.array)
 }
 
 func (a *Array) raiseEpoch() (string, error) {
@@ -240,6 +253,9 @@ func (a *Array) raiseEpoch() (string, error) {
 	s.mu.Unlock()
 	if err := a.insistOnSuperblocks(); err != nil {
 		return "", err
+	}
+	if a.opts.Served != nil {
+		a.opts.Served.Note(s.array, s.epoch)
 	}
 	a.reopen()
 	a.prepareSegments()

@@ -36,6 +36,7 @@ func (s *server) openArray(ctx context.Context) error {
 		MapCache: int64(s.cfg.MapCache), Degraded: s.cfg.Degraded, Logger: s.log,
 		Fatal:  s.die,
 		BootID: bootID(), Events: s.collector, Placement: &s.collector.placer, Uses: s.uses,
+		Served: newServed(s.dir.path, s.log),
 	})
 	if err != nil {
 		return fmt.Errorf("open the array: %w%s", err, openAdvice(err))

@@ -37,6 +37,10 @@ func testMain(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	lsadBinary = filepath.Join(dir, "lsad")
+	if err := os.Setenv("RUNTIME_DIRECTORY", filepath.Join(dir, "run")); err != nil { // nothing of a test stays in /run
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	build := exec.Command("go", "build", raceFlag, "-o", lsadBinary, ".")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {

@@ -7,13 +7,19 @@ import (
 	"strconv"
 	"strings"
 
+	"lsad/lsa"
 	"lsad/server/ublk"
 )
 
-// keyFor is what a device of a volume or snapshot carries in the kernel: which array, and which of its volumes. It
-// stays the same when a volume is renamed.
-func (l *localDisks) keyFor(volume uint64, snapshot string) uint64 {
-	return uint64(l.arrayKey())<<32 | uint64(hash32(strconv.FormatUint(volume, 10)+"@"+snapshot))
+// keyFor is what a device of a volume or snapshot carries in the kernel: which array, and which of its contents. It stays
+// the same when a volume is renamed, and becomes another one when it is reverted or shrinks, as is done where a server did not
+// see the device.
+func (l *localDisks) keyFor(v *lsa.VolumeInfo, snapshot string) uint64 {
+	what := strconv.FormatUint(v.ID, 10) + "@" + snapshot
+	if snapshot == "" && v.Turns > 0 {
+		what += "@" + strconv.FormatUint(v.Turns, 10) // no snapshot has such a name
+	}
+	return uint64(l.arrayKey())<<32 | uint64(hash32(what))
 }
 
 func (l *localDisks) arrayKey() uint32 { return hash32(l.server.array.Status().Array) }
@@ -27,11 +33,11 @@ func hash32(s string) uint32 {
 // nameOf is the volume or snapshot that a key means, "" if there is none.
 func (l *localDisks) nameOf(key uint64) string {
 	for _, v := range l.server.array.Volumes() {
-		if l.keyFor(v.ID, "") == key {
+		if l.keyFor(&v, "") == key {
 			return v.Name
 		}
 		for _, s := range v.Snapshots {
-			if l.keyFor(v.ID, s.Name) == key {
+			if l.keyFor(&v, s.Name) == key {
 				return v.Name + "@" + s.Name
 			}
 		}
@@ -46,7 +52,10 @@ func (l *localDisks) keyOf(name string) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	key := l.keyFor(v.ID, snapshot)
+	if snapshot == "" && strings.Contains(name, "@") {
+		return 0, fmt.Errorf("%q: the name of a snapshot is missing behind the @", name)
+	}
+	key := l.keyFor(&v, snapshot)
 	if found := l.nameOf(key); found != "" && found != name {
 		return 0, fmt.Errorf("%s and %s cannot be told apart in the kernel, which is a chance of one in four thousand millions", name, found)
 	}

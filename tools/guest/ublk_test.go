@@ -29,6 +29,7 @@ var ublkTests = []localTest{
 	{"waits", ublkWaits},
 	{"flusher", ublkFlusher},
 	{"small arrays", ublkSmall},
+	{"older", ublkOlder},
 	{"cycles", func(t *testing.T, vm *guest.VM) { cyclesLocal(t, vm, ublkDisk) }},
 }
 
