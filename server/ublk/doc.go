@@ -2,7 +2,7 @@
 //
 // It owns the devices it makes, their queues and the memory of their requests. What is served comes through the
 // interface Export, declared here; the package knows nothing of how blocks are stored and imports, of this module,
-// only internal/uring. Numbers and layouts come from include/uapi/linux/ublk_cmd.h; what the driver does with them
+// only internal/uring and internal/loopdev. Numbers and layouts come from include/uapi/linux/ublk_cmd.h; what the driver does with them
 // from Documentation/block/ublk.rst and drivers/block/ublk_drv.c of Linux 6.12.
 //
 // # A device

@@ -3,8 +3,11 @@ package ublk
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"lsad/internal/loopdev"
 )
 
 // fail notes that a queue ended by an error: requests of the device wait for another server from then on.
@@ -27,8 +30,11 @@ func (d *Device) Failure() error {
 	}
 }
 
-// InUse says whether a mount, or another holder, has the device or a part of it to itself.
+// InUse says whether a mount, or another holder, has the device or a part of it to itself, or a loop device is on it.
 func (d *Device) InUse() bool {
+	if len(loopdev.Over(d.Path())) > 0 {
+		return true
+	}
 	fd, err := unix.Open(d.Path(), unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
 	if err == nil {
 		unix.Close(fd) // it was only looked at
@@ -85,6 +91,9 @@ func (d *Device) awaitTune() {
 func (d *Device) settle() (holder int, err error) {
 	if err := d.Failure(); err != nil {
 		return -1, err
+	}
+	if loops := loopdev.Over(d.Path()); len(loops) > 0 {
+		return -1, fmt.Errorf("%s is %w by %s: unmount what is on that and detach it (losetup -d)", d.Path(), ErrInUse, strings.Join(loops, ", "))
 	}
 	fd, err := unix.Open(d.Path(), unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
 	switch {

@@ -30,7 +30,7 @@ func localOptions(t *testing.T, files map[string]string) guest.Options {
 	o := guest.Options{
 		MemoryMiB: 1536,
 		CPUs:      2,
-		Modules:   []string{"nbd nbds_max=4", "ublk_drv", "null_blk nr_devices=1 gb=1", "ext4", "xfs"},
+		Modules:   []string{"nbd nbds_max=4", "ublk_drv", "null_blk nr_devices=1 gb=1", "loop", "ext4", "xfs"},
 		Tools:     localTools,
 		Files: map[string]string{
 			"/etc/local.sh":           functions,

@@ -64,6 +64,8 @@ func ublkDevice(t *testing.T, vm *guest.VM) {
 func ublkStops(t *testing.T, vm *guest.VM) {
 	local(t, vm, `lsad ublk add vol0 >/dev/null; mkfs.ext4 -q -F /dev/ublkb0; mount /dev/ublkb0 /mnt
 		! lsad ublk del vol0 2>/tmp/err; grep -q unmount /tmp/err
+		umount /mnt; L=$(losetup -f); losetup $L /dev/ublkb0; mount $L /mnt; ! lsad ublk del vol0 2>/tmp/err; grep -q "in use by $L" /tmp/err
+		umount /mnt; losetup -d $L; mount /dev/ublkb0 /mnt
 		head -c 4000000 /dev/urandom >/mnt/kept; md5sum /mnt/kept >/tmp/sum
 		stop; [ -e /dev/ublkb0 ]
 		(md5sum -c /tmp/sum && echo more >/mnt/more && sync -f /mnt) >/tmp/over 2>&1 & over=$!
