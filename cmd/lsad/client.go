@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -43,6 +44,9 @@ func (t *target) addr(ctx context.Context) (config.Addr, error) {
 	return a, err
 }
 
+// lateAfter is how long a command waits for the server before it says so: some take that long, and a server may hang.
+const lateAfter = 5 * time.Second
+
 // do calls fn with a client and explains what went wrong if nobody answers.
 func (t *target) do(cmd *cobra.Command, fn func(ctx context.Context, c *admin.Client) error) error {
 	ctx := cmd.Context()
@@ -54,7 +58,11 @@ func (t *target) do(cmd *cobra.Command, fn func(ctx context.Context, c *admin.Cl
 	if err != nil {
 		return err
 	}
-	err = fn(ctx, admin.NewClient(a.Network, a.Address, token))
+	c := admin.NewClient(a.Network, a.Address, token)
+	c.LateAfter, c.Late = lateAfter, func(where string) {
+		fmt.Fprintf(cmd.ErrOrStderr(), "the server at %s has not answered for %v; waiting on (interrupt to give up)\n", where, lateAfter)
+	}
+	err = fn(ctx, c)
 	switch {
 	case !errors.Is(err, admin.ErrNoServer):
 		return err

@@ -18,6 +18,11 @@ const maxReply = 64 << 20
 
 // Client talks to a server. Its errors are *Error where the server answered, and Is ErrNoServer where nobody did.
 type Client struct {
+	// Late, if not nil, is called once for a request that was not answered within LateAfter; the request goes on. It is called
+	// from a goroutine of its own.
+	Late      func(where string)
+	LateAfter time.Duration
+
 	where string
 	base  string
 	token string
@@ -56,6 +61,9 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	}
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	if c.Late != nil {
+		defer time.AfterFunc(c.LateAfter, func() { c.Late(c.where) }).Stop()
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
