@@ -4,6 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/bits"
+	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/mdlayher/genetlink"
@@ -125,6 +129,9 @@ func (d *driver) connect(v *device) (int, error) {
 	if errors.Is(err, unix.EBUSY) {
 		return 0, fmt.Errorf("%s is %w", path(v.index), ErrInUse)
 	}
+	if last := lastDevice(); errors.Is(err, unix.EINVAL) && v.index > last {
+		return 0, fmt.Errorf("%s is %w that the kernel can have: the last is %s", path(v.index), ErrName, path(last))
+	}
 	if err != nil {
 		return 0, fmt.Errorf("connect an NBD device: %w", err)
 	}
@@ -143,6 +150,18 @@ func (d *driver) connect(v *device) (int, error) {
 		return v.index, nil
 	}
 	return 0, errors.New("connect an NBD device: the kernel does not say which one it is")
+}
+
+// lastDevice is the highest number of a device. Devices share the minor numbers of the driver, of 20 bits, with their
+// partitions.
+func lastDevice() int {
+	partitions := uint64(31)
+	if text, err := os.ReadFile("/sys/module/nbd/parameters/max_part"); err == nil {
+		if n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 20); err == nil {
+			partitions = n
+		}
+	}
+	return (1<<20 - 1) >> bits.Len64(partitions)
 }
 
 // reconfigure gives a device new sockets for those that broke. What is left over is not taken.
