@@ -3,6 +3,7 @@ package nbdattach
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"slices"
@@ -47,6 +48,18 @@ func ParseDevice(name string) (int, error) {
 		return 0, fmt.Errorf("%q is %w: it must be /dev/nbdN with a number N, such as /dev/nbd0, and not a partition of it", name, ErrName)
 	}
 	return int(n), nil
+}
+
+// lastDevice is the highest number of a device. Devices share the minor numbers of the driver, of 20 bits, with their
+// partitions.
+func lastDevice() int {
+	partitions := uint64(31)
+	if text, err := os.ReadFile("/sys/module/nbd/parameters/max_part"); err == nil {
+		if n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 20); err == nil {
+			partitions = n
+		}
+	}
+	return (1<<20 - 1) >> bits.Len64(partitions)
 }
 
 // Info is one attached device.

@@ -4,10 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/bits"
-	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/mdlayher/genetlink"
@@ -150,18 +146,6 @@ func (d *driver) connect(v *device) (int, error) {
 		return v.index, nil
 	}
 	return 0, errors.New("connect an NBD device: the kernel does not say which one it is")
-}
-
-// lastDevice is the highest number of a device. Devices share the minor numbers of the driver, of 20 bits, with their
-// partitions.
-func lastDevice() int {
-	partitions := uint64(31)
-	if text, err := os.ReadFile("/sys/module/nbd/parameters/max_part"); err == nil {
-		if n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 20); err == nil {
-			partitions = n
-		}
-	}
-	return (1<<20 - 1) >> bits.Len64(partitions)
 }
 
 // reconfigure gives a device new sockets for those that broke. What is left over is not taken.
