@@ -18,6 +18,8 @@ var attachTests = []localTest{
 	{"xfs", func(t *testing.T, vm *guest.VM) { fileSystemLocal(t, vm, nbdDisk, "mkfs.xfs -q -f", "xfs_repair -n") }},
 	{"killed server", func(t *testing.T, vm *guest.VM) { killLocal(t, vm, nbdDisk, killWays...) }},
 	{"restarts", attachRestarts},
+	{"taken over", attachTakenOver},
+	{"foreign", attachForeign},
 	{"grows", attachGrows},
 	{"ends in an outage", attachEndsInOutage},
 	{"fails", attachFails},
