@@ -20,6 +20,7 @@ var attachTests = []localTest{
 	{"restarts", attachRestarts},
 	{"taken over", attachTakenOver},
 	{"foreign", attachForeign},
+	{"unwatched fails", attachUnwatchedFails},
 	{"grows", attachGrows},
 	{"ends in an outage", attachEndsInOutage},
 	{"fails", attachFails},

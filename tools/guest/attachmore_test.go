@@ -89,3 +89,13 @@ func attachForeign(t *testing.T, vm *guest.VM) {
 		lsad attach --list | grep -q "nbd1.*foreign"; ! lsad detach /dev/nbd1 2>/tmp/err; grep -q "lsad detach --force" /tmp/err
 		lsad attach --list | grep -q "nbd1.*foreign"; lsad detach --force /dev/nbd1; [ "$(lsad attach --list --json)" = "[]" ]; stop; again`)
 }
+
+// attachUnwatchedFails holds that detach of an unwatched device whose server is gone names --force, and that one that was
+// disconnected while it was open is not taken over.
+func attachUnwatchedFails(t *testing.T, vm *guest.VM) {
+	local(t, vm, `attach vol0 /dev/nbd0 --timeout 2s; kill -9 $(cat /run/attach.pid); while kill -0 $(cat /run/attach.pid) 2>/dev/null; do sleep 0.05; done
+		stop; ! lsad detach /dev/nbd0 2>/tmp/err; grep -q "lsad detach --force /dev/nbd0" /tmp/err; ! lsad attach vol0 2>/tmp/err; grep -q "start it with" /tmp/err
+		exec 9</dev/nbd0; lsad detach --force /dev/nbd0; again 9<&-
+		! lsad attach vol0 /dev/nbd0 2>/tmp/err; grep -q "disconnected while something had it open" /tmp/err || { cat /tmp/err >&2; exit 1; }
+		attach vol0 9<&-; [ $(cat /run/attach.out) = /dev/nbd1 ]; exec 9<&-; detach /dev/nbd1; [ "$(lsad attach --list --json)" = "[]" ]`)
+}
