@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strconv"
 	"time"
 
@@ -17,7 +16,6 @@ import (
 	"lsad/internal/config"
 	"lsad/internal/nbdattach"
 	"lsad/internal/nbdclient"
-	"lsad/server/admin"
 )
 
 func newAttach() *cobra.Command {
@@ -32,8 +30,9 @@ kernel's NBD client, on the device named or on one that is free. The command pri
 stays, and connects again when the server was restarted: what reads and writes meanwhile waits,
 for as long as --timeout says. It does not connect to a server that may have lost writes that it
 had acknowledged, as after a power failure: then the device is disconnected, and users of it see
-errors. SIGINT or SIGTERM detaches the device, unless it is mounted; then it stays attached, and
-the same command takes it over again.
+errors. SIGINT or SIGTERM detaches the device, unless it is mounted; then it stays attached, but
+unwatched. To attach the same volume again, with or without the name of the device, takes such a
+device over, with the number of connections that it has.
 
 It must run as root, and the driver must be loaded (modprobe nbd).`,
 		Example: `  lsad attach vol0
@@ -82,34 +81,6 @@ It must run as root, and the driver must be loaded (modprobe nbd).`,
 	return cmd
 }
 
-// exportURI is the URI of a volume of the local server, or s itself if it is one.
-func (t *target) exportURI(cmd *cobra.Command, s string) (string, error) {
-	if nbdclient.IsURI(s) {
-		return s, nil
-	}
-	socket, err := filepath.Abs(filepath.Join(t.dir, config.NBDSocket))
-	if err != nil {
-		return "", err
-	}
-	if t.admin == "" && exists(socket) {
-		return config.Addr{Network: "unix", Address: socket}.URI(s, false), nil
-	}
-	var uri string
-	err = t.do(cmd, func(ctx context.Context, c *admin.Client) error {
-		st, err := c.Status(ctx)
-		if err != nil {
-			return err
-		}
-		if len(st.Listen.NBD) == 0 {
-			return errors.New("the server listens for NBD nowhere")
-		}
-		a, err := config.ParseAddr(st.Listen.NBD[0])
-		uri = reachable(a).URI(s, false)
-		return err
-	})
-	return uri, err
-}
-
 // attach attaches, says so, and stays until the device is detached or a signal comes.
 func attach(cmd *cobra.Command, t *target, o nbdattach.Options) error {
 	o.Logger = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
@@ -135,7 +106,7 @@ func attach(cmd *cobra.Command, t *target, o nbdattach.Options) error {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		stop() // another signal ends it at once
 		if err = a.Detach(); errors.Is(err, nbdattach.ErrInUse) {
-			o.Logger.Warn("it stays attached, and nobody reconnects it until the same command runs again", "device", device, "error", err)
+			o.Logger.Warn("it stays attached, and nobody reconnects it until lsad attach runs again for this volume, and takes it over", "device", device, "error", err)
 			err = nil
 		}
 	}
@@ -150,8 +121,8 @@ type attached struct {
 	SizeBytes   int64  `json:"size_bytes"`
 	Connections int    `json:"connections"`
 	Incarnation string `json:"incarnation,omitempty"`
-	// State is "watched": connections that break are replaced; "unwatched": nobody does; or "foreign": attached by
-	// another program.
+	// State is "watched": connections that break are replaced; "unwatched": nobody does; "foreign": attached by
+	// another program; or "disconnected": something still has it open.
 	State string `json:"state"`
 }
 
@@ -168,6 +139,9 @@ func listAttached(cmd *cobra.Command, t *target) error {
 		}
 		if i.Watched && row.Server != "" {
 			row.State = "watched"
+		}
+		if !i.Connected {
+			row.State = "disconnected"
 		}
 		rows = append(rows, row)
 	}
@@ -186,7 +160,7 @@ func newDetach() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "detach /dev/nbdN",
 		Short: "Disconnect an attached disk",
-		Long:  "Disconnect a disk that lsad attach connected, after writing out what the kernel has cached of it. One that is mounted, or held by something else, is not disconnected without --force, which writes nothing out, and fails what waits for a server that is gone.",
+		Long:  "Disconnect a disk that lsad attach connected, after writing out what the kernel has cached of it. One that is mounted, held by something else, or that another program connected is not disconnected without --force, which writes nothing out, and fails what waits for a server that is gone.",
 		Example: `  lsad detach /dev/nbd0
   lsad attach --list                  what there is`,
 		Args: takes("/dev/nbdN"),

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"regexp"
-	"slices"
 	"syscall"
 	"time"
 
@@ -30,10 +29,10 @@ const (
 type Options struct {
 	Target nbdclient.Target
 	URI    string // of the target, for people
-	// Device is the number to use, negative for any that is free. One that is attached to the same export of the
-	// same incarnation already, and that nobody watches, is taken over.
+	// Device is the number to use, negative for any. One that is attached to the same export of the same incarnation
+	// already, and that nobody watches, is taken over; else any is one that is free.
 	Device      int
-	Connections int           // from 1 to MaxConnections; 0 is DefaultConnections
+	Connections int           // from 1 to MaxConnections; 0 is DefaultConnections. A device taken over keeps its own
 	Timeout     time.Duration // how long requests wait for a server that is gone; 0 is DefaultTimeout
 	Logger      *slog.Logger
 }
@@ -100,12 +99,13 @@ func (a *Attachment) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer closeAll(conns)
+	defer func() { closeAll(conns) }()
 	a.backend = backend{a.o.Connections, incarnation(info), a.o.URI}
-	v := a.device(conns, info)
-	if adopted, err := a.adopt(v); adopted || err != nil {
+	conns, adopted, err := a.adopt(ctx, conns, info)
+	if adopted || err != nil {
 		return err
 	}
+	v := a.device(conns, info)
 	if a.index, err = a.driver.connect(v); err != nil {
 		return err
 	}
@@ -113,35 +113,16 @@ func (a *Attachment) connect(ctx context.Context) error {
 	if readSys(a.index, "backend") != a.backend.String() {
 		err = fmt.Errorf("%w: it does not keep what a device is attached to; it takes Linux 5.14", ErrNoDriver)
 	} else if a.lock == nil {
-		a.lock, err = watch(a.index)
+		a.lock, err = watchNew(a.index)
+	}
+	if errors.Is(err, ErrWatched) { // another lsad attach took it over before it was locked: it is that one's
+		a.index = -1
+		return a.connect(ctx)
 	}
 	if err != nil {
 		err = errors.Join(err, a.driver.disconnect(a.index)) // nobody knows of it yet
 	}
 	return err
-}
-
-// adopt takes a device over that is attached already, if it is the same.
-func (a *Attachment) adopt(v *device) (bool, error) {
-	if a.index < 0 {
-		return false, nil
-	}
-	all, err := a.driver.connected()
-	if err != nil || !slices.Contains(all, a.index) {
-		return false, err
-	}
-	old := readSys(a.index, "backend")
-	if old != a.backend.String() {
-		return true, fmt.Errorf("%s is %w: attached to %q; detach it first", a.Path(), ErrInUse, old)
-	}
-	if a.backend.incarnation == unknownIncarnation {
-		return true, fmt.Errorf("take %s over: %w: it does not tell whether it kept what was acknowledged; detach it first", a.Path(), ErrChanged)
-	}
-	if a.size, err = sizeOf(a.index); err != nil {
-		return true, err
-	}
-	a.log.Info("taking over a device that nobody watched", "device", a.Path())
-	return true, a.giveSockets(v)
 }
 
 func (a *Attachment) device(conns []net.Conn, info nbdclient.Info) *device {
@@ -178,7 +159,7 @@ func (a *Attachment) dial(ctx context.Context, n int) (conns []net.Conn, first n
 	for i := range n {
 		info, err := a.o.Target.Connect(ctx, nbdclient.Options{})
 		if err == nil && i > 0 && incarnation(info) != incarnation(first) {
-			err = errors.Join(fmt.Errorf("%s: %w: it changed between two connections", a.o.URI, ErrChanged), info.Conn.Close())
+			err = errors.Join(a.changed(), info.Conn.Close())
 		}
 		if err != nil {
 			closeAll(conns)
@@ -190,6 +171,10 @@ func (a *Attachment) dial(ctx context.Context, n int) (conns []net.Conn, first n
 		conns = append(conns, info.Conn)
 	}
 	return conns, first, nil
+}
+
+func (a *Attachment) changed() error {
+	return fmt.Errorf("%s: %w: it changed between two connections", a.o.URI, ErrChanged)
 }
 
 func closeAll(conns []net.Conn) {

@@ -3,14 +3,12 @@ package nbdattach
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 var (
@@ -26,8 +24,12 @@ var (
 	ErrChanged = errors.New("the server is not the one that was attached")
 	// ErrTimeout: no connection could be made in time.
 	ErrTimeout = errors.New("the server did not come back in time")
-	// ErrDevice: not the name of an NBD device, or one that is not attached.
+	// ErrDevice: the device is not attached.
 	ErrDevice = errors.New("not an attached NBD device")
+	// ErrName: not the name of an NBD device, or of one that the kernel cannot have.
+	ErrName = errors.New("not the name of an NBD device")
+	// ErrForeign: the device was not connected by an Attachment.
+	ErrForeign = errors.New("connected by another program")
 	// ErrTLS: the kernel's client cannot encrypt.
 	ErrTLS = errors.New("the kernel's NBD client has no TLS")
 )
@@ -43,9 +45,21 @@ func ParseDevice(name string) (int, error) {
 	digits, ok := strings.CutPrefix(name, "/dev/nbd")
 	n, err := strconv.ParseUint(digits, 10, 20)
 	if !ok || err != nil || path(int(n)) != name {
-		return 0, fmt.Errorf("%q: %w; the name is like /dev/nbd0", name, ErrDevice)
+		return 0, fmt.Errorf("%q is %w: it must be /dev/nbdN with a number N, such as /dev/nbd0, and not a partition of it", name, ErrName)
 	}
 	return int(n), nil
+}
+
+// lastDevice is the highest number of a device. Devices share the minor numbers of the driver, of 20 bits, with their
+// partitions.
+func lastDevice() int {
+	partitions := uint64(31)
+	if text, err := os.ReadFile("/sys/module/nbd/parameters/max_part"); err == nil {
+		if n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 20); err == nil {
+			partitions = n
+		}
+	}
+	return (1<<20 - 1) >> bits.Len64(partitions)
 }
 
 // Info is one attached device.
@@ -56,6 +70,7 @@ type Info struct {
 	Connections int    // 0 if it was attached by another program
 	Incarnation string
 	Watched     bool // somebody reconnects it when connections break
+	Connected   bool // false if something merely has it open
 }
 
 // List returns the attached devices by number. Without the driver there are none.
@@ -81,7 +96,7 @@ func List() ([]Info, error) {
 }
 
 func describe(index int) Info {
-	i := Info{Path: path(index), Watched: watched(index)}
+	i := Info{Path: path(index), Watched: watched(index), Connected: isConnected(index)}
 	if size, err := sizeOf(index); err == nil {
 		i.SizeBytes = size
 	}
@@ -90,6 +105,9 @@ func describe(index int) Info {
 	}
 	return i
 }
+
+// isConnected says whether the device was connected, and not merely opened: the driver lists both.
+func isConnected(index int) bool { return readSys(index, "pid") != "" }
 
 // readSys reads a file of the device in /sys, "" if it cannot.
 func readSys(index int, name string) string {
@@ -123,60 +141,4 @@ func parseBackend(s string) (b backend, ok bool) {
 		return b, false
 	}
 	return backend{n, f[2], f[3]}, true
-}
-
-// Detach writes out what the kernel has cached of a device, and disconnects it; one that is mounted it leaves alone, and
-// the error Is ErrInUse. With force it disconnects at once, also where no server takes what would be written out; what
-// is not written yet fails.
-func Detach(name string, force bool) error {
-	index, err := ParseDevice(name)
-	if err != nil {
-		return err
-	}
-	d, err := openDriver()
-	if err != nil {
-		return err
-	}
-	defer d.close()
-	all, err := d.connected()
-	if err != nil {
-		return err
-	}
-	if !slices.Contains(all, index) {
-		return fmt.Errorf("%s: %w; see lsad attach --list", name, ErrDevice)
-	}
-	if force {
-		return d.disconnect(index)
-	}
-	if err := settle(index); err != nil {
-		return err
-	}
-	if err := d.disconnect(index); err != nil {
-		return err
-	}
-	// Whoever watched it lets go of it before the caller may want to attach it anew.
-	for until := time.Now().Add(letGoTime); watched(index) && time.Now().Before(until); {
-		time.Sleep(10 * time.Millisecond)
-	}
-	return nil
-}
-
-// letGoTime is how long a watcher is given to notice that its device was detached.
-const letGoTime = 5 * time.Second
-
-// settle writes out the kernel's cache of the device. The error Is ErrInUse if somebody else may have more. It opens
-// the device for reading: udev looks anew at one that was open for writing, which would be when it is gone.
-func settle(index int) error {
-	fd, err := unix.Open(path(index), unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
-	switch {
-	case errors.Is(err, unix.EBUSY):
-		return fmt.Errorf("%s is %w: unmount it, or end what else has it", path(index), ErrInUse)
-	case err != nil:
-		return nil // gone: nothing is cached that could be written
-	}
-	defer unix.Close(fd)
-	if err := unix.Fsync(fd); err != nil {
-		return fmt.Errorf("write out what is cached of %s: %w", path(index), err)
-	}
-	return nil
 }

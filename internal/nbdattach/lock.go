@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,6 +23,16 @@ func watch(index int) (*os.File, error) {
 		err = fmt.Errorf("%s is %w", path(index), ErrWatched)
 	}
 	return f, err
+}
+
+// watchNew takes the lock of a device that was made just now. Who watched an earlier device of that number may take a
+// moment to notice that it is gone.
+func watchNew(index int) (f *os.File, err error) {
+	for until := time.Now().Add(4 * checkEvery); ; time.Sleep(10 * time.Millisecond) {
+		if f, err = watch(index); !errors.Is(err, ErrWatched) || time.Now().After(until) {
+			return f, err
+		}
+	}
 }
 
 // watched says whether somebody holds the lock.

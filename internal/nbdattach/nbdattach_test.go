@@ -22,7 +22,7 @@ func TestParseDevice(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "nbd0", "/dev/nbd", "/dev/nbd-1", "/dev/nbd01", "/dev/nbd0p1", "/dev/sda", "/dev/nbd99999999"} {
-		if _, err := ParseDevice(bad); !errors.Is(err, ErrDevice) {
+		if _, err := ParseDevice(bad); !errors.Is(err, ErrName) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
@@ -126,7 +126,7 @@ func TestRefused(t *testing.T) {
 	if !errors.Is(err, ErrTLS) {
 		t.Error(err)
 	}
-	if err := Detach("/dev/sda", true); !errors.Is(err, ErrDevice) {
+	if err := Detach("/dev/sda", true); !errors.Is(err, ErrName) {
 		t.Error(err)
 	}
 	d, err := openDriver()

@@ -125,6 +125,9 @@ func (d *driver) connect(v *device) (int, error) {
 	if errors.Is(err, unix.EBUSY) {
 		return 0, fmt.Errorf("%s is %w", path(v.index), ErrInUse)
 	}
+	if last := lastDevice(); errors.Is(err, unix.EINVAL) && v.index > last {
+		return 0, fmt.Errorf("%s is %w that the kernel can have: the last is %s", path(v.index), ErrName, path(last))
+	}
 	if err != nil {
 		return 0, fmt.Errorf("connect an NBD device: %w", err)
 	}

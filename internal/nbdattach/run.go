@@ -50,19 +50,18 @@ func (a *Attachment) Run(ctx context.Context) error {
 func (a *Attachment) Detach() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	settled := make(chan error, 1)
+	written := make(chan settled, 1)
 	go func() {
-		settled <- settle(a.index)
+		written <- settle(a.index)
 		cancel()
 	}()
 	err := a.Run(ctx)
-	if !errors.Is(err, context.Canceled) {
-		return errors.Join(err, <-settled) // the device is gone, and so is what settle waits for
+	s := <-written
+	if !errors.Is(err, context.Canceled) { // the device is gone, and so is what settle waited for
+		s.release()
+		return errors.Join(err, s.err)
 	}
-	if err := <-settled; err != nil {
-		return err
-	}
-	return a.driver.disconnect(a.index)
+	return s.disconnect(a.driver)
 }
 
 // listen tells of broken connections, until its socket has a deadline. Messages that the kernel had to drop may

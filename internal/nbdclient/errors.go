@@ -44,6 +44,13 @@ func (e *RemoteError) Error() string {
 
 func (e *RemoteError) Unwrap() error { return e.Errno }
 
+// unreachable is the error of a connection that could not be made. It Is ErrDisconnected too: another attempt may do
+// better.
+type unreachable struct{ err error }
+
+func (e unreachable) Error() string   { return "cannot connect: " + e.err.Error() }
+func (e unreachable) Unwrap() []error { return []error{ErrDisconnected, e.err} }
+
 func protocolError(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", ErrProtocol, fmt.Errorf(format, args...))
 }

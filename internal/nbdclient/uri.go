@@ -126,7 +126,7 @@ func (t Target) Connect(ctx context.Context, o Options) (Info, error) {
 	d := net.Dialer{Timeout: dialTimeout}
 	conn, err := d.DialContext(ctx, t.Network, t.Address)
 	if err != nil {
-		return Info{}, fmt.Errorf("%v: %w: %w", t, ErrDisconnected, err)
+		return Info{}, fmt.Errorf("%v: %w", t, unreachable{err})
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()

@@ -63,3 +63,39 @@ func attachReverted(t *testing.T, vm *guest.VM) {
 		! dd if=/dev/zero of=/dev/nbd0 bs=4k count=1 oflag=direct 2>/dev/null; [ "$(lsad attach --list --json)" = "[]" ]
 		lsad volume delete vol0@then >/dev/null; attach vol0 /dev/nbd0; detach /dev/nbd0; : >/run/attach.log`)
 }
+
+// attachTakenOver holds that a device that nobody watches is taken over without being named, with another number of
+// connections and by another address, that one that is watched is not, and what is said where it is another volume's.
+func attachTakenOver(t *testing.T, vm *guest.VM) {
+	local(t, vm, `unwatch() { kill -9 $(cat /run/attach.pid); while kill -0 $(cat /run/attach.pid) 2>/dev/null; do sleep 0.05; done; }
+		stop; again --nbd 127.0.0.1:10809 --nbd unix:/data/lsad-data/nbd.sock; attach vol0 /dev/nbd0 --connections 3; first=$(cat /run/attach.pid)
+		attach vol0; [ $(cat /run/attach.out) = /dev/nbd1 ]; detach /dev/nbd1; echo $first >/run/attach.pid
+		unwatch; kill9; again --nbd 127.0.0.1:10809 --nbd unix:/data/lsad-data/nbd.sock
+		attach vol0; [ $(cat /run/attach.out) = /dev/nbd0 ]; grep -q "keeps the number of connections" /run/attach.log
+		lsad attach --list | grep -q "1.0 GiB  3  *watched"; dd if=/dev/nbd0 of=/dev/null bs=1M count=8 iflag=direct 2>/dev/null
+		unwatch; lsad volume create other 1GiB >/dev/null
+		! lsad attach other /dev/nbd0 2>/tmp/err; grep -q 'attached to "vol0" of unix:/data' /tmp/err; [ $(grep -c lsad1 /tmp/err) = 0 ]
+		attach nbd://127.0.0.1:10809/vol0 /dev/nbd0 --connections 1; dd if=/dev/zero of=/dev/nbd0 bs=4k count=1 oflag=direct 2>/dev/null
+		kill9; again --nbd 127.0.0.1:10809 --nbd unix:/data/lsad-data/nbd.sock; dd if=/dev/nbd0 of=/dev/null bs=1M count=8 iflag=direct 2>/dev/null
+		lsad attach --list; detach /dev/nbd0; lsad volume delete other; stop; again`)
+}
+
+// attachForeign holds that what another program connected is not disconnected without --force, and that a device that is
+// merely open is not called attached.
+func attachForeign(t *testing.T, vm *guest.VM) {
+	local(t, vm, `exec 9</dev/nbd1; lsad attach --list | grep -q disconnected
+		! lsad detach /dev/nbd1 2>/tmp/err; grep -q "something merely has it open" /tmp/err; exec 9<&-
+		stop; again --nbd 127.0.0.1:10809 --nbd unix:/data/lsad-data/nbd.sock; nbd-client 127.0.0.1 10809 /dev/nbd1 -N vol0 >/dev/null 2>&1
+		lsad attach --list | grep -q "nbd1.*foreign"; ! lsad detach /dev/nbd1 2>/tmp/err; grep -q "lsad detach --force" /tmp/err
+		lsad attach --list | grep -q "nbd1.*foreign"; lsad detach --force /dev/nbd1; [ "$(lsad attach --list --json)" = "[]" ]; stop; again`)
+}
+
+// attachUnwatchedFails holds that detach of an unwatched device whose server is gone names --force, and that one that was
+// disconnected while it was open is not taken over.
+func attachUnwatchedFails(t *testing.T, vm *guest.VM) {
+	local(t, vm, `attach vol0 /dev/nbd0 --timeout 2s; kill -9 $(cat /run/attach.pid); while kill -0 $(cat /run/attach.pid) 2>/dev/null; do sleep 0.05; done
+		stop; ! lsad detach /dev/nbd0 2>/tmp/err; grep -q "lsad detach --force /dev/nbd0" /tmp/err; ! lsad attach vol0 2>/tmp/err; grep -q "start it with" /tmp/err
+		exec 9</dev/nbd0; lsad detach --force /dev/nbd0; again 9<&-
+		! lsad attach vol0 /dev/nbd0 2>/tmp/err; grep -q "disconnected while something had it open" /tmp/err || { cat /tmp/err >&2; exit 1; }
+		attach vol0 9<&-; [ $(cat /run/attach.out) = /dev/nbd1 ]; exec 9<&-; detach /dev/nbd1; [ "$(lsad attach --list --json)" = "[]" ]`)
+}

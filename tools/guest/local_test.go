@@ -17,7 +17,7 @@ import (
 
 // localTools are the programs of the host that the tests of local disks use.
 var localTools = []string{
-	"mkfs.ext4", "e2fsck", "mkfs.xfs", "xfs_repair", "blkdiscard", "fstrim", "fio", "sfdisk",
+	"mkfs.ext4", "e2fsck", "mkfs.xfs", "xfs_repair", "blkdiscard", "fstrim", "fio", "sfdisk", "nbd-client",
 }
 
 // localOptions is a guest that runs lsad itself, with its array on a disk of the guest, and that has further files.
