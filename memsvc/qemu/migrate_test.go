@@ -374,7 +374,7 @@ func TestMigrateFails(t *testing.T) {
 // TestMigrateEnded holds that a destination that has ended ends the migration, and that the source is left alone.
 func TestMigrateEnded(t *testing.T) {
 	r := newRig(t)
-	r.dst.dieAt = "pages"
+	r.dst.dieAt, r.dst.diePages = "pages", 9 // which are sent once it runs
 	first := r.o.Dial
 	r.o.Dial = func(ctx context.Context) (net.Conn, error) {
 		conn, err := first(ctx)
