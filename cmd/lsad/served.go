@@ -74,7 +74,13 @@ func (s *served) Note(array format.UUID, epoch uint64) {
 		return
 	}
 	path := s.path(array)
-	err := os.MkdirAll(s.dir, 0o755)
+	err := os.Mkdir(s.dir, 0o755)
+	switch {
+	case err == nil:
+		err = os.Chmod(s.dir, 0o755) // whatever the umask: sockets that others use may be put here, too
+	case errors.Is(err, fs.ErrExist):
+		err = nil
+	}
 	if err == nil {
 		err = os.WriteFile(path+".new", strconv.AppendUint(nil, epoch, 10), 0o600)
 	}
