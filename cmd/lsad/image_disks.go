@@ -37,7 +37,7 @@ func disksOf(name, parent string, volumes []admin.ImageVolume, again func(other 
 	case len(disks) > 0:
 		why = fmt.Sprintf("it was made with its disks (%s), which go on without it", strings.Join(disks, ", "))
 	case len(written) > 0:
-		why, name = fmt.Sprintf("its disks (%s) were written to since it was forked: a VM has run from it", strings.Join(written, ", ")), parent
+		why, name = fmt.Sprintf("its disks (%s) were written to since it was forked, as if a VM had run from it", strings.Join(written, ", ")), parent
 	default:
 		return nil
 	}
