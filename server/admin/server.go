@@ -118,7 +118,8 @@ func (s *Server) authorize(r *http.Request) error {
 	if s.cfg.Token == "" {
 		return Errorf(CodeForbidden, "changes are not allowed here: use the admin socket, or start the server with --http-token")
 	}
-	given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	scheme, given, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	ok = ok && strings.EqualFold(scheme, "Bearer")
 	// Hashes have one length, so that comparing them tells nothing of the token's.
 	want, got := sha256.Sum256([]byte(s.cfg.Token)), sha256.Sum256([]byte(given))
 	if !ok || subtle.ConstantTimeCompare(want[:], got[:]) != 1 {

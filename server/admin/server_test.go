@@ -127,6 +127,8 @@ func TestAccess(t *testing.T) {
 		{"wrong token", testToken, "Bearer wrong", Access{}, "POST", "/v1/volumes", create, 401},
 		{"token without its scheme", testToken, testToken, Access{}, "POST", "/v1/volumes", create, 401},
 		{"right token", testToken, "Bearer " + testToken, Access{}, "POST", "/v1/volumes", create, 200},
+		{"a scheme in lower case is the same", testToken, "bearer " + testToken, Access{}, "POST", "/v1/volumes", create, 200},
+		{"another scheme", testToken, "Basic " + testToken, Access{}, "POST", "/v1/volumes", create, 401},
 		{"delete without token", testToken, "", Access{}, "DELETE", "/v1/volumes/a", "", 401},
 		{"private socket", "", "", Access{Changes: true}, "POST", "/v1/volumes", create, 200},
 		{"pprof on the private socket", "", "", Access{Debug: true}, "GET", "/debug/pprof/cmdline", "", 200},
