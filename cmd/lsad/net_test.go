@@ -18,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"lsad/internal/config"
 )
 
 // TestSocketActivation passes listening sockets as systemd does.
@@ -219,4 +221,22 @@ func TestInsecure(t *testing.T) {
 	_, port, _ := net.SplitHostPort(p.status().Listen.NBD[0])
 	mustSh(t, dir, "nbdinfo --size nbd://localhost:"+port)
 	p.stop()
+}
+
+// TestWildcard holds that 0.0.0.0 is every address of IPv4, and none of IPv6.
+func TestWildcard(t *testing.T) {
+	for address, want := range map[string]string{"0.0.0.0:0": "0.0.0.0", "127.0.0.1:0": "127.0.0.1", ":0": "::"} {
+		a, err := config.ParseAddr(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := listen(t.Context(), "nbd", a, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if host, _, _ := net.SplitHostPort(l.Addr().String()); host != want {
+			t.Errorf("%s listens on %s, not %s", address, host, want)
+		}
+	}
 }
