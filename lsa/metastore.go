@@ -60,6 +60,7 @@ func openMetastore(fs vfs.FS, dir string, create, readOnly bool, log *slog.Logge
 		ErrorIfNotExists:   !create,
 		ReadOnly:           readOnly,
 		FormatMajorVersion: pebble.FormatNewest,
+		Merger:             blockmap.Merger,
 		CacheSize:          16 << 20,
 		MemTableSize:       1 << 20,
 		Logger:             pebbleLogger{log, store, fatal},

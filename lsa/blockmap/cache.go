@@ -42,12 +42,14 @@ type Map struct {
 	looked   atomic.Int64 // words, pages and rows that searches looked at
 	rowsRead atomic.Int64 // for pages that were missed
 
+	whole atomic.Bool // pages are always stored whole
+
 	beforeCache func() // resolve is about to ask the cache; nil but in tests
 
 	shards [shardCount]shard
 }
 
-// New returns the map that db holds. budget bounds the cache, in bytes.
+// New returns the map that db, which has Merger, holds. budget bounds the cache, in bytes.
 func New(db *pebble.DB, layers *Layers, acct Accounting, budget int64) *Map {
 	m := &Map{Layers: layers, db: db, acct: acct, budget: budget, gen: 1}
 	for i := range m.shards {
@@ -55,6 +57,9 @@ func New(db *pebble.DB, layers *Layers, acct Accounting, budget int64) *Map {
 	}
 	return m
 }
+
+// StoreWhole has checkpoints store whole pages only, as builds do that do not know deltas, or not any more.
+func (m *Map) StoreWhole(whole bool) { m.whole.Store(whole) }
 
 func (m *Map) shard(k Key) *shard {
 	h := (k.Layer*0x9e3779b97f4a7c15 ^ k.Page) * 0xbf58476d1ce4e5b9

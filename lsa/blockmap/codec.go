@@ -48,27 +48,35 @@ func EncodePage(b []byte, entries []Entry) []byte {
 	b = binary.AppendUvarint(b, uint64(n))
 	var prev Entry
 	for i := range entries {
-		e := &entries[i]
-		if !e.Own {
-			continue
+		if entries[i].Own {
+			b = appendEntry(b, &entries[i], &prev)
 		}
-		b = binary.AppendUvarint(b, uint64(e.Off-prev.Off))
-		kind := byte(e.Kind)
+	}
+	return b
+}
+
+// appendEntry appends an entry, and makes prev what the next one is counted from.
+func appendEntry(b []byte, e, prev *Entry) []byte {
+	b = binary.AppendUvarint(b, uint64(e.Off-prev.Off))
+	prev.Off = e.Off
+	kind := byte(e.Kind)
+	if e.Place[1] != 0 {
+		kind |= flagTwo
+	}
+	b = append(b, kind)
+	if e.Kind == KindNone {
+		return b
+	}
+	b = binary.AppendVarint(b, int64(e.LSN-prev.LSN))
+	prev.LSN = e.LSN
+	if e.Kind == KindData {
+		b = binary.LittleEndian.AppendUint32(b, e.CRC)
+		b = binary.AppendVarint(b, int64(e.Place[0]-prev.Place[0]))
+		prev.Place[0] = e.Place[0]
 		if e.Place[1] != 0 {
-			kind |= flagTwo
+			b = binary.AppendVarint(b, int64(e.Place[1]-prev.Place[1]))
+			prev.Place[1] = e.Place[1]
 		}
-		b = append(b, kind)
-		b = binary.AppendVarint(b, int64(e.LSN-prev.LSN))
-		if e.Kind == KindData {
-			b = binary.LittleEndian.AppendUint32(b, e.CRC)
-			b = binary.AppendVarint(b, int64(e.Place[0]-prev.Place[0]))
-			prev.Place[0] = e.Place[0]
-			if e.Place[1] != 0 {
-				b = binary.AppendVarint(b, int64(e.Place[1]-prev.Place[1]))
-				prev.Place[1] = e.Place[1]
-			}
-		}
-		prev.Off, prev.LSN = e.Off, e.LSN
 	}
 	return b
 }
@@ -76,13 +84,18 @@ func EncodePage(b []byte, entries []Entry) []byte {
 // DecodePage appends the entries of a value to dst, all marked Own. Errors
 // wrap format.ErrInvalid.
 func DecodePage(dst []Entry, b []byte) ([]Entry, error) {
-	bad := func(what string) ([]Entry, error) {
-		return nil, fmt.Errorf("%w: map page: %s", format.ErrInvalid, what)
-	}
 	if len(b) < 2 || len(b) > maxPageValue || b[0] != pageVersion {
-		return bad("wrong version or length")
+		return nil, badPage("wrong version or length")
 	}
-	r := reader{b: b[1:]}
+	return decodeEntries(dst, b[1:], false)
+}
+
+func badPage(what string) error { return fmt.Errorf("%w: map page: %s", format.ErrInvalid, what) }
+
+// decodeEntries appends the counted entries that are all of b. In a delta some are none.
+func decodeEntries(dst []Entry, b []byte, delta bool) ([]Entry, error) {
+	bad := func(what string) ([]Entry, error) { return nil, badPage(what) }
+	r := reader{b: b}
 	n := r.uvarint()
 	if n > PageBlocks {
 		return bad("more entries than blocks")
@@ -93,12 +106,15 @@ func DecodePage(dst []Entry, b []byte) ([]Entry, error) {
 	var prev Entry
 	for i := range n {
 		e := Entry{Own: true}
-		delta := r.uvarint()
-		if delta >= PageBlocks || delta == 0 && i > 0 || uint64(prev.Off)+delta >= PageBlocks {
+		step := r.uvarint()
+		if step >= PageBlocks || step == 0 && i > 0 || uint64(prev.Off)+step >= PageBlocks {
 			return bad("offsets out of order")
 		}
-		e.Off = prev.Off + uint16(delta)
-		if what := r.entry(&e, &prev); what != "" {
+		e.Off = prev.Off + uint16(step)
+		if delta && len(r.b) > 0 && r.b[0] == byte(KindNone) {
+			r.advance(1)
+			prev.Off, e.Own = e.Off, false
+		} else if what := r.entry(&e, &prev); what != "" {
 			return bad(what)
 		}
 		dst = append(dst, e)
