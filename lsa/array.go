@@ -29,6 +29,7 @@ type Array struct {
 	store       *storefs.FS               // what the metadata store is on, unless read-only
 	storeSaid   atomic.Pointer[time.Time] // when it was logged last that it failed
 	storeBehind atomic.Bool               // it fails, and there was no room for that reason
+	storeTables atomic.Int32              // layers of tables that were not compacted yet, when it was looked last
 	degraded    bool                      // a device is missing, and the log may lack what it had
 	missing     int                       // devices that are, not counting those given up
 	goesOn      bool                      // without the missing one, and never again with it
