@@ -272,6 +272,7 @@ func (a *Array) loadCatalog(state metaState) error {
 		a.noteCopies(v.Copies)
 	}
 	a.blocks = blockmap.New(a.db, blockmap.NewLayers(layers), a, a.opts.MapCache)
+	a.blocks.DeltasFrom(a.opts.DeltasFrom)
 	a.blocks.StoreWhole(a.super.incompat&format.FeatureDeltas == 0)
 	return nil
 }

@@ -42,7 +42,8 @@ type Map struct {
 	looked   atomic.Int64 // words, pages and rows that searches looked at
 	rowsRead atomic.Int64 // for pages that were missed
 
-	whole atomic.Bool // pages are always stored whole
+	whole      atomic.Bool // pages are always stored whole
+	deltasFrom int         // so are those with fewer entries
 
 	beforeCache func() // resolve is about to ask the cache; nil but in tests
 
@@ -51,7 +52,7 @@ type Map struct {
 
 // New returns the map that db, which has Merger, holds. budget bounds the cache, in bytes.
 func New(db *pebble.DB, layers *Layers, acct Accounting, budget int64) *Map {
-	m := &Map{Layers: layers, db: db, acct: acct, budget: budget, gen: 1}
+	m := &Map{Layers: layers, db: db, acct: acct, budget: budget, gen: 1, deltasFrom: deltasFrom}
 	for i := range m.shards {
 		m.shards[i].pages = make(map[Key]*page)
 	}
@@ -60,6 +61,14 @@ func New(db *pebble.DB, layers *Layers, acct Accounting, budget int64) *Map {
 
 // StoreWhole has checkpoints store whole pages only, as builds do that do not know deltas, or not any more.
 func (m *Map) StoreWhole(whole bool) { m.whole.Store(whole) }
+
+// DeltasFrom sets how many entries a page has to have to be stored as a delta, 0 for the default. It is called before
+// anything else.
+func (m *Map) DeltasFrom(entries int) {
+	if entries > 0 {
+		m.deltasFrom = entries
+	}
+}
 
 func (m *Map) shard(k Key) *shard {
 	h := (k.Layer*0x9e3779b97f4a7c15 ^ k.Page) * 0xbf58476d1ce4e5b9

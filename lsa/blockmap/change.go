@@ -15,14 +15,14 @@ func (m *Map) touch(s *shard, p *page) {
 		return
 	}
 	if p.gen != 0 && p.gen == m.flushGen && !p.saved {
-		s.scratch = p.appendValue(s.scratch[:0], m.whole.Load())
+		s.scratch = m.appendValue(s.scratch[:0], p)
 		p.image, p.saved = bytes.Clone(s.scratch), true
 	}
 	if p.gen == 0 {
 		m.changed.add(p.key)
 	}
 	p.gen = m.gen
-	p.unmarked()
+	m.unmarked(p)
 	s.dirty = append(s.dirty, p)
 	m.dirty.Add(p.bytes())
 }

@@ -47,7 +47,7 @@ func (c *Checkpoint) WriteTo(batch *pebble.Batch) error {
 			s.mu.Lock()
 			value = append(value[:0], p.image...)
 			if !p.saved {
-				value = p.appendValue(value[:0], c.m.whole.Load())
+				value = c.m.appendValue(value[:0], p)
 				p.saved = true
 			}
 			p.image = nil

@@ -14,9 +14,9 @@ import (
 // at that offset any more.
 const deltaVersion = 2
 
-// A page with fewer entries is always stored whole, and so is one of which more than a quarter changed.
+// A page with fewer than deltasFrom entries is stored whole, and so is one of which more than a quarter changed.
 const (
-	deltaMin   = 64
+	deltasFrom = 64
 	deltaShare = 4
 )
 
@@ -56,18 +56,18 @@ func (p *page) markAll() {
 }
 
 // unmarked begins to note what changes from here on, in a page that the store, or a checkpoint, has as it is.
-func (p *page) unmarked() {
+func (m *Map) unmarked(p *page) {
 	p.markAll()
-	if len(p.entries) >= deltaMin {
+	if len(p.entries) >= m.deltasFrom {
 		p.marks = marksPool.Get().(*marks)
 		*p.marks = marks{}
 	}
 }
 
-// appendValue appends what a checkpoint is to store of the page. Without whole it may be a delta.
-func (p *page) appendValue(b []byte, whole bool) []byte {
+// appendValue appends what a checkpoint is to store of the page.
+func (m *Map) appendValue(b []byte, p *page) []byte {
 	n := len(p.entries)
-	if whole || p.marks == nil || n < deltaMin || p.marks.count() > n/deltaShare {
+	if m.whole.Load() || p.marks == nil || n < m.deltasFrom || p.marks.count() > n/deltaShare {
 		return EncodePage(b, p.entries)
 	}
 	return appendDelta(b, p.entries, p.marks)
