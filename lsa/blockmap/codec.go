@@ -111,15 +111,15 @@ func decodeEntries(dst []Entry, b []byte, delta bool) ([]Entry, error) {
 			return bad("offsets out of order")
 		}
 		e.Off = prev.Off + uint16(step)
-		if delta && len(r.b) > 0 && r.b[0] == byte(KindNone) {
-			r.advance(1)
+		if delta && r.left() > 0 && r.b[r.at] == byte(KindNone) {
+			r.at++
 			prev.Off, e.Own = e.Off, false
 		} else if what := r.entry(&e, &prev); what != "" {
 			return bad(what)
 		}
 		dst = append(dst, e)
 	}
-	if len(r.b) != 0 {
+	if r.left() != 0 {
 		return bad("too long")
 	}
 	return dst, nil
@@ -155,48 +155,56 @@ func (r *reader) entry(e, prev *Entry) string {
 	return ""
 }
 
-// reader takes values off a slice; the first that is not there sets failed.
+// reader takes values off a slice; the first that is not there sets failed. It counts where it is instead of cutting the
+// slice, which would be a pointer written for each value.
 type reader struct {
 	b      []byte
+	at     int
 	failed bool
 }
 
-func (r *reader) advance(n int) {
-	if n <= 0 || n > len(r.b) {
-		r.failed, r.b = true, nil
-		return
-	}
-	r.b = r.b[n:]
-}
+func (r *reader) left() int { return len(r.b) - r.at }
 
 func (r *reader) uvarint() uint64 {
-	v, n := binary.Uvarint(r.b)
-	r.advance(n)
+	if r.at < len(r.b) && r.b[r.at] < 0x80 { // most are short
+		r.at++
+		return uint64(r.b[r.at-1])
+	}
+	return r.longUvarint()
+}
+
+func (r *reader) longUvarint() uint64 {
+	v, n := binary.Uvarint(r.b[r.at:])
+	if n <= 0 {
+		r.fail()
+		return 0
+	}
+	r.at += n
 	return v
 }
 
+// varint is zigzag-coded.
 func (r *reader) varint() int64 {
-	v, n := binary.Varint(r.b)
-	r.advance(n)
-	return v
+	v := r.uvarint()
+	return int64(v>>1) ^ -int64(v&1)
 }
 
 func (r *reader) byte() byte {
-	if len(r.b) == 0 {
-		r.failed = true
+	if r.left() < 1 {
+		r.fail()
 		return 0
 	}
-	v := r.b[0]
-	r.b = r.b[1:]
-	return v
+	r.at++
+	return r.b[r.at-1]
 }
 
 func (r *reader) uint32() uint32 {
-	if len(r.b) < 4 {
-		r.failed, r.b = true, nil
+	if r.left() < 4 {
+		r.fail()
 		return 0
 	}
-	v := binary.LittleEndian.Uint32(r.b)
-	r.b = r.b[4:]
-	return v
+	r.at += 4
+	return binary.LittleEndian.Uint32(r.b[r.at-4:])
 }
+
+func (r *reader) fail() { r.failed, r.at = true, len(r.b) }

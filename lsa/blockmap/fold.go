@@ -2,6 +2,8 @@ package blockmap
 
 import (
 	"io"
+	"math/bits"
+	"slices"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -17,7 +19,7 @@ var Merger = &pebble.Merger{Name: pebble.DefaultMerger.Name, Merge: func(_, valu
 	return f, nil
 }}
 
-var folds = sync.Pool{New: func() any { return &fold{decoded: make([]Entry, 0, PageBlocks)} }}
+var folds = sync.Pool{New: func() any { return new(fold) }}
 
 // fold collects values of one page, all from the newest on or all from the oldest on.
 type fold struct {
@@ -25,10 +27,11 @@ type fold struct {
 	ends   []int  // of each in values
 	older  bool   // each is older than the one before it
 
-	entries [PageBlocks]Entry
-	known   marks // of entries
-	whole   bool  // entries are all that the page has
+	page    []Entry // the newest of the values that is one
+	whole   bool    // there is one
 	damaged bool
+	changed marks // of the offsets in deltas that are newer
+	entries [PageBlocks]Entry
 	decoded []Entry
 	out     []byte
 }
@@ -39,7 +42,7 @@ var damagedValue = []byte{0, 0}
 
 func (f *fold) reset() {
 	f.values, f.ends, f.older = f.values[:0], f.ends[:0], false
-	f.known, f.whole, f.damaged = marks{}, false, false
+	f.page, f.changed, f.whole, f.damaged = f.page[:0], marks{}, false, false
 }
 
 func (f *fold) add(value []byte) {
@@ -86,17 +89,17 @@ func (f *fold) Close() error {
 // apply adds a value that is newer than those before it.
 func (f *fold) apply(value []byte) {
 	var err error
-	if len(value) > 0 && value[0] == deltaVersion {
-		f.decoded, err = decodeDelta(f.decoded[:0], value)
-	} else {
-		f.decoded, err = DecodePage(f.decoded[:0], value)
-		f.known, f.whole = marks{}, true
+	if len(value) == 0 || value[0] != deltaVersion {
+		f.page, err = DecodePage(f.page[:0], value)
+		f.changed, f.whole, f.damaged = marks{}, true, err != nil
+		return
 	}
+	f.decoded, err = decodeDelta(f.decoded[:0], value)
 	f.damaged = f.damaged || err != nil
 	for i := range f.decoded {
 		e := &f.decoded[i]
 		f.entries[e.Off] = *e
-		f.known.set(e.Off, 1)
+		f.changed.set(e.Off, 1)
 	}
 }
 
@@ -104,19 +107,28 @@ func (f *fold) appendResult(b []byte, page bool) []byte {
 	if f.damaged {
 		return append(b, damagedValue...)
 	}
+	f.decoded = f.merged(f.decoded[:0])
 	if !page {
-		return appendDelta(b, f.entriesKnown(), &f.known)
+		return appendDelta(b, f.decoded, &f.changed)
 	}
-	return EncodePage(b, f.entriesKnown())
+	return EncodePage(b, f.decoded)
 }
 
-// entriesKnown returns the entries that are there, in order.
-func (f *fold) entriesKnown() []Entry {
-	f.decoded = f.decoded[:0]
-	for off := range uint16(PageBlocks) {
-		if f.known.has(off) && f.entries[off].Kind != KindNone {
-			f.decoded = append(f.decoded, f.entries[off])
+// merged appends the entries that are there, in order: those of the page, but for what changed.
+func (f *fold) merged(entries []Entry) []Entry {
+	rest := f.page
+	for at, word := range f.changed {
+		for ; word != 0; word &= word - 1 {
+			e := &f.entries[at*64+bits.TrailingZeros64(word)]
+			n, found := slices.BinarySearchFunc(rest, e.Off, func(e Entry, off uint16) int { return int(e.Off) - int(off) })
+			entries = append(entries, rest[:n]...)
+			if rest = rest[n:]; found {
+				rest = rest[1:]
+			}
+			if e.Kind != KindNone {
+				entries = append(entries, *e)
+			}
 		}
 	}
-	return f.decoded
+	return append(entries, rest...)
 }
