@@ -57,9 +57,11 @@ func TestRoomForRescue(t *testing.T) {
 			r.kill(rng)
 			h = r.handle("v")
 		}
-		r.a.rescueAll()
-		if bad = r.a.devs()[1]; bad.appended.Load() != bad.synced.Load() {
-			t.Fatal("not all records are saved")
+		bad = r.a.devs()[1]
+		for begin := time.Now(); bad.appended.Load() != bad.synced.Load(); time.Sleep(time.Millisecond) {
+			if time.Since(begin) > 20*time.Second {
+				t.Fatal("not all records are saved")
+			}
 		}
 		if err := r.a.Checkpoint(context.Background()); err != nil {
 			t.Fatal(err)
