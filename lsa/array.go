@@ -50,9 +50,11 @@ type Array struct {
 		cannotMove bool       // since then a collection failed for want of room
 		gaveUp     bool       // since then a writer waited for the file system below, in vain
 		unsynced   bool       // a device was not taken since too much of it is not synced
-		space      *sync.Cond
-		closed     bool
-		full       atomic.Bool // somebody waits for the queue or for room
+		// somebody waits until the records of a failed device are saved
+		awaitsRescue bool
+		space        *sync.Cond
+		closed       bool
+		full         atomic.Bool // somebody waits for the queue or for room
 	}
 	commit struct {
 		mu   sync.Mutex
