@@ -156,5 +156,35 @@ func TestHostFull(t *testing.T) {
 	_, h, closeAll = open()
 	check(h, 0, full/3, 3)
 	check(h, full/2, full, 0)
+
+	// Filled to the brim again and opened then, when nobody knows any more which
+	// segments have their room below, all of it is to be had.
+	fill := func(version int) int {
+		for i := 0; ; i++ {
+			err := write(h, int64(i)*chunk, fillChunk(i, version))
+			if errors.Is(err, ErrNoSpace) {
+				return i
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	fill(4)
+	for version := 5; version <= 6; version++ {
+		closeAll()
+		a, h, closeAll = open()
+		if err := h.Trim(0, 400<<20); err != nil {
+			t.Fatal("trim of a full array: ", err)
+		}
+		if err := a.Checkpoint(ctx); err != nil {
+			t.Fatal(err)
+		}
+		again := fill(version)
+		check(h, 0, again, version)
+		if t.Logf("full after %d MiB", again*chunk>>20); again < full*9/10 {
+			t.Fatalf("after a start and a trim of everything full after %d MiB, and before after %d MiB", again*chunk>>20, full*chunk>>20)
+		}
+	}
 	closeAll()
 }

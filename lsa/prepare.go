@@ -1,6 +1,7 @@
 package lsa
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -41,7 +42,7 @@ func (a *Array) prepareSegments() {
 			if err != nil {
 				d.ready = append(d.ready, seg)
 			} else {
-				d.segs[seg].allocated = true
+				d.segs[seg].allocated, d.segs[seg].stale = true, false
 				d.prepared = append(d.prepared, seg)
 				a.append.roomAt, a.append.cannotMove, a.append.gaveUp = time.Now(), false, false
 			}
@@ -66,12 +67,22 @@ func (a *Array) nextToPrepare(d *device) (uint32, bool) {
 	if !a.wantsPrepared(d) || len(d.ready) == 0 {
 		return 0, false
 	}
-	pick := 0
+	pick := -1
 	for i, seg := range d.ready { // one that has its room already, if any
-		if d.segs[seg].allocated {
+		s := &d.segs[seg]
+		if s.discarding {
+			continue
+		}
+		if s.allocated {
 			pick = i
 			break
 		}
+		if pick < 0 {
+			pick = i
+		}
+	}
+	if pick < 0 {
+		return 0, false
 	}
 	seg := d.ready[pick]
 	d.ready = append(d.ready[:pick], d.ready[pick+1:]...)
@@ -91,10 +102,18 @@ func (a *Array) allocate(d *device, seg uint32) (fresh bool, err error) {
 	if warm {
 		return false, nil
 	}
-	if a.ballast.low(d.segBytes) {
-		return true, fmt.Errorf("%w: the room left is for the metadata store", ErrNoSpace)
+	err = a.takeRoomBelow(d, seg)
+	if errors.Is(err, ErrNoSpace) && a.discardStale(d, seg) {
+		err = a.takeRoomBelow(d, seg)
 	}
-	return true, d.dev.Allocate(d.offset(seg, 0), d.segBytes)
+	return true, err
+}
+
+func (a *Array) takeRoomBelow(d *device, seg uint32) error {
+	if a.ballast.low(d.segBytes) {
+		return fmt.Errorf("%w: the room left is for the metadata store", ErrNoSpace)
+	}
+	return d.dev.Allocate(d.offset(seg, 0), d.segBytes)
 }
 
 // preparable counts the ready segments that can be prepared: all, or while

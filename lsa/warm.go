@@ -64,23 +64,72 @@ func (a *Array) discardCold(now time.Time) {
 		if d == nil || !d.takesWrites() {
 			continue
 		}
-		cold := a.coldSegments(d, now)
-		for i, seg := range cold {
-			err := d.dev.Discard(d.offset(seg, 0), d.segBytes)
-			a.append.mu.Lock()
-			s := &d.segs[seg]
-			if s.allocated {
-				d.warm--
-			}
-			s.allocated, s.stale, s.discarding = false, false, false
-			a.append.mu.Unlock()
-			if err != nil {
-				a.log.Warn("discard failed", "device", d.dev.Name(), "segment", seg, "error", err)
-				a.leaveCold(d, cold[i+1:])
-				break
-			}
+		a.discard(d, a.coldSegments(d, now))
+	}
+}
+
+// discard gives the room of segments back that are kept from use for that.
+func (a *Array) discard(d *device, segs []uint32) {
+	for i, seg := range segs {
+		err := d.dev.Discard(d.offset(seg, 0), d.segBytes)
+		a.append.mu.Lock()
+		s := &d.segs[seg]
+		if s.allocated {
+			d.warm--
+		}
+		s.allocated, s.stale, s.discarding = false, false, false
+		a.append.mu.Unlock()
+		if err != nil {
+			a.log.Warn("discard failed", "device", d.dev.Name(), "segment", seg, "error", err)
+			a.leaveCold(d, segs[i+1:])
+			return
 		}
 	}
+}
+
+// discardStale gives back the room of all unused segments of which nobody knows
+// whether they have any, and of mine, which is being prepared on the device. They
+// may have all there is: after a start with a full file system below no segment
+// could be allocated before, and none would be ever again. It says whether
+// there were any.
+func (a *Array) discardStale(on *device, mine uint32) bool {
+	found := false
+	for _, d := range a.devs() {
+		if d == nil || !d.takesWrites() {
+			continue
+		}
+		stale := a.staleSegments(d)
+		if d == on && d.segs[mine].stale {
+			stale = append(stale, mine)
+		}
+		found = found || len(stale) > 0
+		a.discard(d, stale)
+	}
+	return found
+}
+
+// staleSegments returns those of a device that are free or ready, and keeps
+// others from using them. A checkpoint that makes a free one ready meanwhile
+// leaves it in the list of the ready ones, where it waits.
+func (a *Array) staleSegments(d *device) []uint32 {
+	a.append.mu.Lock()
+	defer a.append.mu.Unlock()
+	var stale []uint32
+	pick := func(seg uint32) {
+		if s := &d.segs[seg]; s.stale && !s.discarding {
+			s.discarding = true
+			stale = append(stale, seg)
+		}
+	}
+	for i := range d.segs {
+		if d.segs[i].state == segFree {
+			pick(uint32(i))
+		}
+	}
+	for _, seg := range d.ready {
+		pick(seg)
+	}
+	return stale
 }
 
 // leaveCold lets segments be used that were to be discarded and are not.
