@@ -37,8 +37,10 @@ func (a *Array) awaitRescue() bool {
 	if !a.rescueAhead() || a.writableDevices() == 0 {
 		return false
 	}
-	a.append.awaitsRescue = true
-	kick(a.work.tidy)
+	if !a.append.awaitsRescue { // and else at tidy's next turn: a rescue that finds no room wakes writers
+		a.append.awaitsRescue = true
+		kick(a.work.tidy)
+	}
 	return true
 }
 
@@ -57,6 +59,9 @@ func (a *Array) endAwait() {
 func (a *Array) takes(d *device, b *batch, need *room) bool {
 	if !a.hasRoom(d, need, b.urgent) {
 		return false
+	}
+	if len(d.prepared) <= rescueReserve && a.rescueAhead() {
+		return false // the rescue has begun with what is kept, and needs the rest of it, too
 	}
 	if !a.rescuable(d, need.total()) {
 		a.append.unsynced = true
