@@ -71,12 +71,13 @@ func (a *Array) checkpointDue() bool {
 	return a.windowLow() || a.append.full.Load()
 }
 
-// windowLow: a device has free segments, and too few of them are ready.
+// windowLow: on some device too few segments are ready, and a checkpoint would
+// make more so.
 func (a *Array) windowLow() bool {
 	a.append.mu.Lock()
 	defer a.append.mu.Unlock()
 	for _, d := range a.devs() {
-		if d != nil && d.takesWrites() && d.free > len(d.ready)+len(d.prepared) && len(d.ready)+len(d.prepared) < a.window(d)/2 {
+		if d != nil && d.takesWrites() && a.readyLow(d) {
 			return true
 		}
 	}

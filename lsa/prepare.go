@@ -130,3 +130,14 @@ func (d *device) preparable() int {
 	}
 	return n
 }
+
+// readyLow says whether too few segments of the device are ready, and others
+// could be. While the file system below is full only those count that have
+// their room: others that are ready are of no use to anybody. append.mu is held.
+func (a *Array) readyLow(d *device) bool {
+	n := d.preparable() + len(d.prepared)
+	if d.hostFull {
+		return n < a.window(d)/2 && d.warm > d.preparable()
+	}
+	return n < a.window(d)/2 && d.free > n
+}

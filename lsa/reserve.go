@@ -225,7 +225,7 @@ func (a *Array) openSegment(d *device, s *stream, class uint8) {
 	d.setState(seg, segOpen)
 	*s = stream{open: true, seg: seg}
 	kick(a.work.prepare)
-	if n := len(d.ready) + len(d.prepared); n < a.window(d)/2 && d.free > n {
+	if a.readyLow(d) {
 		kick(a.work.checkpoint)
 	}
 	if a.opts.Events != nil {

@@ -69,6 +69,17 @@ func (a *Array) hostFull() bool {
 	return false
 }
 
+// emptiedToCome says whether segments that have their room below become
+// available without a collection, with the next checkpoints. append.mu is held.
+func (a *Array) emptiedToCome() bool {
+	for _, d := range a.devs() {
+		if d != nil && d.takesWrites() && (d.warm > 0 || d.emptied() > 0) {
+			return true
+		}
+	}
+	return false
+}
+
 // noteCannotMove: a collection had no room for what it moves, so no writer need
 // wait for one until a segment becomes available. append.mu is held.
 func (a *Array) noteCannotMove(b *batch) {

@@ -91,11 +91,12 @@ func (a *Array) waitForRoom(b *batch) (to [2]*device, err error) {
 			}
 			// Where the file system below is full, what one device gives back
 			// another may take: that is no progress. Once one writer has waited in
-			// vain, the others need not, until there is room for a segment.
+			// vain, the others need not, until there is room for a segment or a
+			// trim has emptied one.
 			full := a.hostFull()
 			if a.append.roomAt.After(begin) && !full {
 				begin = a.append.roomAt
-			} else if time.Since(begin) > patience || full && a.append.gaveUp {
+			} else if time.Since(begin) > patience || full && a.append.gaveUp && !a.emptiedToCome() {
 				a.append.gaveUp = full
 				a.noteCannotMove(b)
 				return to, fmt.Errorf("write: %w: no room was made for %v", ErrNoSpace, patience)

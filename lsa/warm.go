@@ -144,15 +144,18 @@ func (a *Array) leaveCold(d *device, segs []uint32) {
 // coldSegments returns segments to discard, and keeps others from using them.
 // No checkpoint is under way while it picks them: one that has chosen a segment
 // to be made ready makes it so whatever happened to it meanwhile.
-func (a *Array) coldSegments(d *device, now time.Time) []uint32 {
+func (a *Array) coldSegments(d *device, now time.Time) (cold []uint32) {
 	a.checkpoint.mu.Lock()
 	defer a.checkpoint.mu.Unlock()
 	a.append.mu.Lock()
 	defer a.append.mu.Unlock()
 	if d.hostFull && !a.ballast.full.Load() {
-		return nil // what is given back may go to others
+		if d.warm <= a.window(d) {
+			return nil // what is given back may go to others
+		}
+		// There is more than is soon used: others may be waiting for it.
+		defer func() { d.hostFull = d.hostFull && len(cold) == 0 }()
 	}
-	var cold []uint32
 	for i := range d.segs {
 		s := &d.segs[i]
 		if s.state == segFree && (s.stale || s.allocated && now.Sub(s.freedAt) > warmFor) {

@@ -1,6 +1,7 @@
 package lsa
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,4 +39,44 @@ func TestDiscardFails(t *testing.T) {
 		}
 	}
 	r.hook.Store(nil)
+}
+
+// TestMuchIsGivenBack: a device that the file system below had no room for once
+// does not keep what it has for ever when nearly all of it is unused.
+func TestMuchIsGivenBack(t *testing.T) {
+	r := newRig(t, 1, 64)
+	r.a.stop() // its own turns would take part
+	var discarded atomic.Int32
+	hook := func(op blockdev.Op) error {
+		if op.Kind == blockdev.OpDiscard {
+			discarded.Add(1)
+		}
+		return nil
+	}
+	r.hook.Store(&hook)
+	defer r.hook.Store(nil)
+	d := r.a.devs()[0]
+	freed := func(n int) { // so many segments, long ago
+		d.warm = 0
+		for i := range d.segs {
+			s := &d.segs[i]
+			if s.state == segFree {
+				s.stale = false
+				if s.allocated = d.warm < n; s.allocated {
+					d.warm++
+				}
+			}
+		}
+		d.hostFull = true
+	}
+	later := time.Now().Add(time.Hour)
+	few := r.a.window(d)
+	freed(few)
+	if r.a.discardCold(later); discarded.Load() > 0 || !d.hostFull {
+		t.Errorf("%d segments were given to others while the file system below is full, %d of %d", discarded.Load(), few, len(d.segs))
+	}
+	freed(few + 1)
+	if r.a.discardCold(later); int(discarded.Load()) != few+1 || d.hostFull {
+		t.Errorf("%d of %d unused segments were given back, full: %v", discarded.Load(), few+1, d.hostFull)
+	}
 }
