@@ -9,6 +9,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"lsad/internal/loglimit"
 	"lsad/internal/storefs"
 	"lsad/lsa/blockmap"
 	"lsad/lsa/format"
@@ -18,6 +19,7 @@ import (
 type Array struct {
 	opts        Options
 	log         *slog.Logger
+	logs        struct{ damaged, notRepaired, repaired loglimit.Limiter } // a dying disk has millions of blocks
 	db          *pebble.DB
 	slots       atomic.Pointer[[]*device] // see devs
 	blocks      *blockmap.Map

@@ -161,7 +161,9 @@ func (a *Array) readToMove(p []byte, entry []blockmap.Entry, other format.Place)
 }
 
 func (a *Array) reportDamaged(d *device, seg uint32, b *liveBlock, err error) {
-	a.log.Error("a live block cannot be moved; it stays where it is", "layer", b.layer, "block", b.block, "error", err)
+	if more, ok := a.logs.damaged.Allow(time.Now()); ok {
+		a.log.Error("a live block cannot be moved; it stays where it is", "layer", b.layer, "block", b.block, "error", err, "more_since_last", more)
+	}
 	a.append.mu.Lock()
 	d.segs[seg].damaged = true
 	d.segs[seg].dirty.Store(true)

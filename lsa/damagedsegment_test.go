@@ -1,9 +1,13 @@
 package lsa
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
+	"strings"
 	"testing"
+	"time"
 
 	"lsad/lsa/format"
 )
@@ -75,5 +79,23 @@ func TestRemoveUnreadableSegment(t *testing.T) {
 	}
 	if least := len(b.data)/format.BlockSize - int(lost); readable < least {
 		t.Fatalf("%d blocks can be read, want %d or more", readable, least)
+	}
+}
+
+// TestDamageIsLoggedSeldom: a disk that dies has millions of blocks, and the log
+// is for people.
+func TestDamageIsLoggedSeldom(t *testing.T) {
+	r := newRig(t, 2, 32)
+	var out lines
+	r.opts.Logger = slog.New(slog.NewTextHandler(&out, nil))
+	r.reopen()
+	h := r.volume("v", 4<<20)
+	mustWrite(t, h, 0, bytes.Repeat([]byte{7}, 4<<20))
+	r.spoilData(0)
+	begin := time.Now()
+	r.collectDevice(0)
+	most := int(time.Since(begin)/time.Second) + 1
+	if n := strings.Count(out.text(), "cannot be moved"); n == 0 || n > most {
+		t.Errorf("%d lines of damaged blocks in %v", n, time.Since(begin))
 	}
 }

@@ -90,7 +90,7 @@ func (r *rig) open() {
 func (r *rig) tryOpen() (err error) {
 	o := r.opts
 	o.Devices, o.FS, o.Meta = r.devices(), r.fs, "meta"
-	if testing.Verbose() {
+	if testing.Verbose() && o.Logger == nil {
 		o.Logger = slog.New(slog.NewTextHandler(testWriter{r.t}, nil))
 	}
 	r.a, err = Open(context.Background(), o)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"lsad/lsa/blockmap"
 	"lsad/lsa/format"
@@ -55,7 +56,9 @@ func (a *Array) repairAll() {
 			return
 		}
 		if err := a.repair(r); err != nil {
-			a.log.Error("a bad copy of a block could not be written anew", "layer", r.at.layer, "block", r.at.block, "place", r.bad.String(), "error", err)
+			if more, ok := a.logs.notRepaired.Allow(time.Now()); ok {
+				a.log.Error("a bad copy of a block could not be written anew", "layer", r.at.layer, "block", r.at.block, "place", r.bad.String(), "error", err, "more_since_last", more)
+			}
 		}
 	}
 }
@@ -95,7 +98,9 @@ func (a *Array) repair(r repair) error {
 		return err
 	}
 	a.counters.repaired.Add(1)
-	a.log.Info("a bad copy of a block was written anew", "layer", layer, "block", r.at.block, "place", r.bad.String())
+	if more, ok := a.logs.repaired.Allow(time.Now()); ok {
+		a.log.Info("a bad copy of a block was written anew", "layer", layer, "block", r.at.block, "place", r.bad.String(), "more_since_last", more)
+	}
 	return nil
 }
 

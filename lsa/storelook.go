@@ -42,7 +42,9 @@ func (a *Array) checkState(state metaState) error {
 	switch dir := a.opts.Meta; {
 	case state.Array != a.super.array.String():
 		return fmt.Errorf("metadata store %s: %w: it is of array %s, the devices of %v", dir, ErrForeignDevice, state.Array, a.super.array)
-	case state.LSN < a.super.cut || state.Epoch+1 < a.super.epoch:
+	// Where checkpoints have numbers these say all that epochs do, and more: the
+	// epoch of an array that was restored from a copy jumps, behind a checkpoint.
+	case state.LSN < a.super.cut || a.super.checkpoint == 0 && state.Epoch+1 < a.super.epoch:
 		return fmt.Errorf("metadata store %s: %w: it is older than the devices (LSN %d, they know of %d)%s", dir, ErrStaleStore, state.LSN, a.super.cut, orCut)
 	case state.Number < a.super.checkpoint:
 		return fmt.Errorf("metadata store %s: %w: its last checkpoint is number %d, the devices know of number %d%s", dir, ErrStaleStore, state.Number, a.super.checkpoint, orCut)

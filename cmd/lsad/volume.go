@@ -79,6 +79,9 @@ func volumeCreate(t *target) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if copies < 1 || copies > 2 {
+				return config.Usagef("copies %d: must be 1 or 2", copies)
+			}
 			return t.change(cmd, fmt.Sprintf("created volume %s of %v", args[0], n), func(ctx context.Context, c *admin.Client) (admin.Volume, error) {
 				return c.CreateVolume(ctx, args[0], int64(n), copies)
 			})
@@ -203,9 +206,15 @@ func volumeDelete(t *target) *cobra.Command {
   lsad volume delete web`,
 		Args: takes("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return t.do(cmd, func(ctx context.Context, c *admin.Client) error {
-				volume, snapshot, isSnapshot := strings.Cut(args[0], "@")
-				var err error
+			volume, snapshot, isSnapshot := strings.Cut(args[0], "@")
+			err := config.CheckVolumeName(volume)
+			if isSnapshot {
+				volume, snapshot, err = splitSnapshot(args[0])
+			}
+			if err != nil {
+				return err
+			}
+			return t.do(cmd, func(ctx context.Context, c *admin.Client) (err error) {
 				if isSnapshot {
 					err = c.DeleteSnapshot(ctx, volume, snapshot)
 				} else {

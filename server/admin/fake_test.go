@@ -28,7 +28,10 @@ func (f *fakeArray) Status() Status {
 func (f *fakeArray) Counters() Counters { return Counters{UserBytes: 12345, MapCacheHits: 7} }
 func (f *fakeArray) Health() error      { return f.sick }
 func (f *fakeArray) Devices() []Device {
-	return []Device{{Name: "dev0", State: "in service", InService: true, Segments: 9, Unused: 4}}
+	return []Device{
+		{Name: "dev0", State: "in service", InService: true, Segments: 9, Unused: 4},
+		{Slot: 1, Name: "removed", State: stateGone, Segments: 9},
+	}
 }
 func (f *fakeArray) Connections() []Connection { return nil }
 

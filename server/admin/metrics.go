@@ -157,8 +157,15 @@ func (m emitter) volumes(all []Volume) {
 	}
 }
 
+// stateGone is the state of a device that was removed, or that the array goes on
+// without.
+const stateGone = "gone"
+
 func (m emitter) devices(all []Device) {
 	for _, d := range all {
+		if d.State == stateGone {
+			continue // for good: nobody is to be alarmed by it for ever
+		}
 		slot := strconv.Itoa(d.Slot)
 		for state, n := range map[string]int{"unused": d.Unused, "open": d.Open, "sealed": d.Sealed - d.Emptied, "emptied": d.Emptied} {
 			m.gauge(descSegments, float64(n), d.Name, slot, state)

@@ -79,7 +79,7 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	for name := range got {
-		if strings.Contains(name, `volume="old`) {
+		if strings.Contains(name, `volume="old`) || strings.Contains(name, `device="removed"`) {
 			t.Errorf("%s is still there", name)
 		}
 	}
