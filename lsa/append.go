@@ -26,8 +26,8 @@ func (a *Array) write(b *batch) error {
 	return b.err
 }
 
-// appendRecord writes one record where it was reserved; failing that, on
-// another device; failing that, it voids the record's LSNs and returns why.
+// appendRecord writes one record where it was reserved; failing that, in another
+// place, as many times as there are devices; failing that, it voids the record's LSNs and returns why.
 func (a *Array) appendRecord(b *batch, r *record) error {
 	if r.second.dev != nil {
 		return a.appendTwo(b, r)
@@ -45,6 +45,7 @@ func (a *Array) appendRecord(b *batch, r *record) error {
 		err = a.writeRecord(b, r)
 	}
 	if err != nil {
+		a.appendFailed(r.dev, r.seg, err)
 		return a.void(b, r, err)
 	}
 	return nil
@@ -116,7 +117,7 @@ func (a *Array) appendFailed(d *device, seg uint32, err error) {
 	}
 }
 
-// relocateRecord finds a record that has one copy another place, on a writable device.
+// relocateRecord finds a record that has one copy another place.
 func (a *Array) relocateRecord(b *batch, r *record) bool {
 	if !a.relocate(b, r, &r.placement, nil) {
 		return false
@@ -126,34 +127,44 @@ func (a *Array) relocateRecord(b *batch, r *record) bool {
 }
 
 // relocate finds a copy of a record another place, on a writable device that
-// is not the one that has the other copy.
+// is not the one that has the other copy. Where no other device takes it, that is
+// the same one if it takes writes still: only a segment of it had no room then.
 func (a *Array) relocate(b *batch, r *record, p *placement, other *device) bool {
 	a.append.mu.Lock()
 	defer a.append.mu.Unlock()
+	was := p.dev
 	for _, d := range a.devs() {
-		if d == nil || d == p.dev || d == other || b.avoid>>d.slot&1 != 0 || !d.takesWrites() {
-			continue
+		if d != nil && d != was && d != other && a.relocateTo(d, b, r, p) {
+			return true
 		}
-		s := d.streamFor(r.class, r.sectors)
-		if s == nil {
-			continue
-		}
-		if s.open && d.segSectors()-s.next < r.sectors {
-			a.seal(d, s)
-		}
-		if !s.open {
-			a.openSegment(d, s, r.class)
-		}
-		*p = placement{dev: d, seg: s.seg, sector: s.next, generation: d.segs[s.seg].generation}
-		r.flags |= format.FlagAgain
-		s.next += r.sectors
-		d.unsyncedSectors.Add(int64(r.sectors))
-		g := &d.segs[s.seg]
-		g.used, g.maxLSN = s.next, max(g.maxLSN, r.first+r.lsns-1)
-		g.dirty.Store(true)
-		return true
 	}
-	return false
+	return was != other && a.relocateTo(was, b, r, p)
+}
+
+// relocateTo finds a copy of a record a place on that device, if it takes it.
+// append.mu is held.
+func (a *Array) relocateTo(d *device, b *batch, r *record, p *placement) bool {
+	if b.avoid>>d.slot&1 != 0 || !d.takesWrites() {
+		return false
+	}
+	s := d.streamFor(r.class, r.sectors)
+	if s == nil {
+		return false
+	}
+	if s.open && d.segSectors()-s.next < r.sectors {
+		a.seal(d, s)
+	}
+	if !s.open {
+		a.openSegment(d, s, r.class)
+	}
+	*p = placement{dev: d, seg: s.seg, sector: s.next, generation: d.segs[s.seg].generation}
+	r.flags |= format.FlagAgain
+	s.next += r.sectors
+	d.unsyncedSectors.Add(int64(r.sectors))
+	g := &d.segs[s.seg]
+	g.used, g.maxLSN = s.next, max(g.maxLSN, r.first+r.lsns-1)
+	g.dirty.Store(true)
+	return true
 }
 
 // setPlaces works out where the record's changes have their data.

@@ -31,6 +31,7 @@ type Array struct {
 	store       *storefs.FS               // what the metadata store is on, unless read-only
 	storeSaid   atomic.Pointer[time.Time] // when it was logged last that it failed
 	storeBehind atomic.Bool               // it fails, and there was no room for that reason
+	storeTables atomic.Int32              // layers of tables that were not compacted yet, when it was looked last
 	degraded    bool                      // a device is missing, and the log may lack what it had
 	missing     int                       // devices that are, not counting those given up
 	goesOn      bool                      // without the missing one, and never again with it
@@ -51,9 +52,11 @@ type Array struct {
 		cannotMove bool       // since then a collection failed for want of room
 		gaveUp     bool       // since then a writer waited for the file system below, in vain
 		unsynced   bool       // a device was not taken since too much of it is not synced
-		space      *sync.Cond
-		closed     bool
-		full       atomic.Bool // somebody waits for the queue or for room
+		// somebody waits until the records of a failed device are saved
+		awaitsRescue bool
+		space        *sync.Cond
+		closed       bool
+		full         atomic.Bool // somebody waits for the queue or for room
 	}
 	commit struct {
 		mu   sync.Mutex

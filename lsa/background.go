@@ -90,6 +90,7 @@ func (a *Array) tidy() {
 		_ = a.ballast.take() // tried again at the next turn
 	}
 	a.rescueAll()
+	a.endAwait()
 	a.discardCold(time.Now())
 	kick(a.work.layers)
 }

@@ -93,7 +93,7 @@ func (a *Array) batchSize(flushing int64) int {
 // noteRatio learns from a checkpoint, before the store has its batch, how large the next one will be.
 func (a *Array) noteRatio(c *cut) {
 	if c.flushing >= 1<<20 {
-		a.checkpoint.ratio = min(max(float64(c.batch.Len())/float64(c.flushing), 0.1), 2)
+		a.checkpoint.ratio = min(max(float64(c.batch.Len())/float64(c.flushing), 0.005), 2)
 	}
 }
 

@@ -25,7 +25,7 @@ func Create(ctx context.Context, o CreateOptions) error {
 			return fmt.Errorf("create array: %w", err)
 		}
 	}
-	s := superState{array: newUUID(), secret: randomUint64(), segmentSize: uint32(o.SegmentSize), sequence: 1, clean: true, served: true, incarnation: randomUint64()}
+	s := superState{array: newUUID(), secret: randomUint64(), segmentSize: uint32(o.SegmentSize), sequence: 1, clean: true, served: true, incarnation: randomUint64(), incompat: format.FeaturesIncompat}
 	for _, d := range o.Devices {
 		s.rows = append(s.rows, format.DeviceRow{ID: newUUID(), Segments: uint32(segmentsOf(d, o.SegmentSize))})
 	}

@@ -33,7 +33,7 @@ func (s segmentState) String() string {
 type segment struct {
 	// Guarded by Array.append.mu.
 	state      segmentState
-	allocated  bool // the file system below has given the room
+	allocated  bool // the file system below has given the room, since the array was opened
 	stale      bool // free, and may have room below that nobody counts on
 	discarding bool // not to be chosen until that is done
 	freedAt    time.Time

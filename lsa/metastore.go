@@ -60,10 +60,13 @@ func openMetastore(fs vfs.FS, dir string, create, readOnly bool, log *slog.Logge
 		ErrorIfNotExists:   !create,
 		ReadOnly:           readOnly,
 		FormatMajorVersion: pebble.FormatNewest,
+		Merger:             blockmap.Merger,
 		CacheSize:          16 << 20,
 		MemTableSize:       1 << 20,
 		Logger:             pebbleLogger{log, store, fatal},
 
+		// Most tables hold little, and a compaction often rewrites the whole map: at four layers of them, not two.
+		L0CompactionThreshold:       8,
 		MemTableStopWritesThreshold: never,
 		L0StopWritesThreshold:       never,
 		EventListener: &pebble.EventListener{

@@ -46,7 +46,7 @@ func newArray(o Options) *Array {
 	a.repairs = repairs{wanted: map[repair]bool{}, kicked: make(chan struct{}, 1)}
 	a.append.space = sync.NewCond(&a.append.mu)
 	a.ballast = newBallast(o.FS, o.Meta, o.MapCache, o.Logger.Error)
-	a.store = a.ballast.wrap(storefs.Options{Failed: a.storeFailed, Fatal: a.storeFatal})
+	a.store = a.ballast.wrap(storefs.Options{Failed: a.storeFailed, Fatal: a.storeFatal, Rest: a.restCompaction})
 	a.store.FailWithin(openPatience)
 	a.flush.done.L = &a.flush.mu
 	return a
@@ -272,6 +272,8 @@ func (a *Array) loadCatalog(state metaState) error {
 		a.noteCopies(v.Copies)
 	}
 	a.blocks = blockmap.New(a.db, blockmap.NewLayers(layers), a, a.opts.MapCache)
+	a.blocks.DeltasFrom(a.opts.DeltasFrom)
+	a.blocks.StoreWhole(a.super.incompat&format.FeatureDeltas == 0)
 	return nil
 }
 

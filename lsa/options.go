@@ -55,6 +55,9 @@ type Options struct {
 	// the default: on smaller ones the segments that it has open would take
 	// more room than it saves.
 	SeparateFrom int
+	// DeltasFrom so many entries in a map page on, checkpoints store what changed of it if that is little; 0 for the
+	// default, below which a page is about as small itself.
+	DeltasFrom int
 
 	// CheckpointBytes of log between checkpoints, 0 for the default.
 	CheckpointBytes int64

@@ -237,6 +237,7 @@ func (a *Array) raiseEpoch() (string, error) {
 		s.epoch++
 	}
 	s.cut, s.served, s.boot = a.committed.Load(), false, a.opts.BootID
+	s.incompat |= format.FeaturesIncompat
 	for i := range s.rows {
 		if s.rows[i].State == format.DeviceLost { // the checkpoint has what is left
 			s.rows[i].State = format.DeviceGone
@@ -248,6 +249,7 @@ func (a *Array) raiseEpoch() (string, error) {
 	if err := a.insistOnSuperblocks(); err != nil {
 		return "", err
 	}
+	a.blocks.StoreWhole(false) // all devices say by now that deltas may follow
 	s.mu.Lock()
 	s.served = true
 	s.mu.Unlock()

@@ -82,6 +82,7 @@ func (a *Array) reopen() {
 					d.setState(uint32(i), segSealed)
 				} else {
 					*t = stream{open: true, seg: uint32(i), next: s.used}
+					s.allocated = true
 				}
 			}
 			a.append.mu.Unlock()

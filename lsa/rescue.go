@@ -173,7 +173,10 @@ func (a *Array) rescueRecord(d *device, ref recordRef) error {
 		return err
 	}
 	r.changes = b.packed
-	for {
+	for tries := 0; ; tries++ {
+		if tries > len(a.devs()) {
+			return errNoRescueRoom
+		}
 		if !a.relocateRecord(b, &r) {
 			if err := a.readyForRescue(); err != nil {
 				return err

@@ -11,12 +11,47 @@ const (
 )
 
 // keptForRescue is how many segments of each device are kept. A single device
-// has nowhere to save anything.
+// has nowhere to save anything, but has what another left it to save.
 func (a *Array) keptForRescue() int {
-	if a.writableDevices() < 2 {
+	if a.writableDevices() < 2 && !a.rescueAhead() {
 		return 0
 	}
 	return rescueReserve
+}
+
+// rescueAhead says whether a device failed of which records are not saved yet.
+// Whoever else took the room for them would leave an array in which nothing makes
+// room any more, and which does not open after a crash.
+func (a *Array) rescueAhead() bool {
+	for _, d := range a.devs() {
+		if d != nil && !d.writable.Load() && d.appended.Load() != d.synced.Load() {
+			return true
+		}
+	}
+	return false
+}
+
+// awaitRescue has writers that find no room wait until the records of a failed
+// device are saved, if there is somewhere to save them. append.mu is held.
+func (a *Array) awaitRescue() bool {
+	if !a.rescueAhead() || a.writableDevices() == 0 {
+		return false
+	}
+	if !a.append.awaitsRescue { // and else at tidy's next turn: a rescue that finds no room wakes writers
+		a.append.awaitsRescue = true
+		kick(a.work.tidy)
+	}
+	return true
+}
+
+// endAwait wakes them.
+func (a *Array) endAwait() {
+	a.append.mu.Lock()
+	defer a.append.mu.Unlock()
+	if a.append.awaitsRescue && !a.rescueAhead() {
+		a.append.awaitsRescue = false
+		a.append.space.Broadcast()
+	}
 }
 
 // takes says whether the device takes the batch, which needs so much, now.
@@ -24,6 +59,9 @@ func (a *Array) keptForRescue() int {
 func (a *Array) takes(d *device, b *batch, need *room) bool {
 	if !a.hasRoom(d, need, b.urgent) {
 		return false
+	}
+	if len(d.prepared) <= rescueReserve && a.rescueAhead() {
+		return false // the rescue has begun with what is kept, and needs the rest of it, too
 	}
 	if !a.rescuable(d, need.total()) {
 		a.append.unsynced = true

@@ -4,6 +4,9 @@ import "fmt"
 
 // roomToCome sees to it that somebody makes room, and fails if nobody can.
 func (a *Array) roomToCome(b *batch) error {
+	if a.awaitRescue() {
+		return nil
+	}
 	if err := a.devicesToCome(b); err != nil {
 		return err
 	}

@@ -38,7 +38,9 @@ func (a *Array) capacity() int64 {
 	if a.twoCopies.Load() { // and one more that a writer may take
 		kept = max(kept, (deviceReserve+1)*len(a.devs()))
 	}
-	kept += a.keptForRescue() * a.writableDevices()
+	if n := a.writableDevices(); n > 1 {
+		kept += rescueReserve * n
+	}
 	spare := int64(kept+a.classes()*a.writableDevices()) * (blocks / int64(segments))
 	return max(0, int64(float64(blocks-spare)*fullShare))
 }

@@ -30,7 +30,7 @@ const (
 // applyToStore makes a batch durable in the store. It waits for room and for the
 // disk, until the array is closed: then it fails.
 func (a *Array) applyToStore(batch *pebble.Batch) error {
-	for !a.store.Late(errTooManyTables) && a.db.Metrics().Levels[0].Sublevels >= maxTables {
+	for a.countTables() >= maxTables && !a.store.Late(errTooManyTables) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	err := a.db.Apply(batch, pebble.NoSync)
@@ -44,6 +44,20 @@ func (a *Array) applyToStore(batch *pebble.Batch) error {
 		a.storeHealed()
 	}
 	return err
+}
+
+// countTables says how many layers of tables wait to be compacted.
+func (a *Array) countTables() int32 {
+	n := a.db.Metrics().Levels[0].Sublevels
+	a.storeTables.Store(n)
+	return n
+}
+
+// restCompaction has a compaction of the store leave its processor to clients for a moment, unless it is behind.
+func (a *Array) restCompaction() {
+	if a.storeTables.Load() < maxTables/2 {
+		time.Sleep(200 * time.Microsecond)
+	}
 }
 
 // errTooManyTables is why a batch waits while compactions do not succeed.

@@ -24,6 +24,7 @@ type superState struct {
 	boot        format.UUID
 	incarnation uint64
 	checkpoint  uint64
+	incompat    uint64
 	rows        []format.DeviceRow
 }
 
@@ -151,6 +152,7 @@ func (s *superState) superblock(slot uint8) *format.Superblock {
 		Array: s.array, Secret: s.secret, Device: s.rows[slot].ID, Slot: uint16(slot), SegmentSize: s.segmentSize,
 		Sequence: s.sequence, Epoch: s.epoch, CutLSN: s.cut, Served: s.served, Clean: s.clean,
 		Boot: s.boot, Incarnation: s.incarnation, Checkpoint: s.checkpoint, Devices: s.rows,
+		Incompat: s.incompat,
 	}
 }
 
@@ -159,6 +161,7 @@ func (s *superState) load(b *format.Superblock) {
 	s.array, s.secret, s.segmentSize, s.sequence = b.Array, b.Secret, b.SegmentSize, b.Sequence
 	s.epoch, s.cut, s.served, s.clean = b.Epoch, b.CutLSN, b.Served, b.Clean
 	s.boot, s.incarnation, s.checkpoint, s.rows = b.Boot, b.Incarnation, b.Checkpoint, append([]format.DeviceRow(nil), b.Devices...)
+	s.incompat = b.Incompat
 }
 
 // wipeSuperblocks makes a device that was removed a blank one.

@@ -15,6 +15,7 @@ func (a *Array) freed(d *device, seg uint32) error {
 	a.append.mu.Lock()
 	keep := (d.hostFull || d.warm < warmSegments) && !a.ballast.full.Load() && !planted(ruleReuseAfterCheckpoint)
 	a.append.mu.Unlock()
+	keep = keep && a.hasKept(d, seg)
 	var err error
 	if !keep {
 		err = d.dev.Discard(d.offset(seg, 0), d.segBytes)
@@ -32,12 +33,25 @@ func (a *Array) freed(d *device, seg uint32) error {
 	return err
 }
 
+// hasKept says whether an emptied segment has its room below still. Of one that was
+// written before the array was opened nobody knows: a loss of power undoes what was
+// allocated and not synced, and a discard may have been under way. It is asked for
+// again, which costs nothing where it is there.
+func (a *Array) hasKept(d *device, seg uint32) bool {
+	a.append.mu.Lock()
+	known := d.segs[seg].allocated
+	a.append.mu.Unlock()
+	return known || d.dev.Allocate(d.offset(seg, 0), d.segBytes) == nil
+}
+
 // reused makes an emptied segment ready to be opened again. It keeps its room.
 func (a *Array) reused(d *device, seg uint32) {
+	kept := a.hasKept(d, seg)
 	a.append.mu.Lock()
 	defer a.append.mu.Unlock()
-	d.segs[seg].allocated = true
-	d.warm++
+	if d.segs[seg].allocated = kept; kept {
+		d.warm++
+	}
 	d.segs[seg].state = segReady
 	d.ready = append(d.ready, seg)
 	a.updatePressure()

@@ -23,6 +23,8 @@ type Options struct {
 	// Failed is told of each change that failed for another reason than want of room. Like Full it may be called from
 	// many goroutines; nil for nothing.
 	Failed func(*Problem)
+	// Rest is called again and again by a compaction that writes, and may take a moment, until Hurry; nil for nothing.
+	Rest func()
 	// Fatal is told what the store cannot go on after. It does not return; nil panics.
 	Fatal func(error)
 }
@@ -152,6 +154,9 @@ func (f *FS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, erro
 	h, err := f.open(name, func() (vfs.File, error) { return f.FS.Create(name, category) })
 	if err == nil && f.isMarker(name) {
 		f.moved.Store(true)
+	}
+	if w, ok := h.(*file); ok && category == compaction {
+		return &restfulFile{file: *w}, err
 	}
 	return h, err
 }

@@ -157,6 +157,40 @@ func BenchmarkMiss(b *testing.B) {
 	}
 }
 
+// BenchmarkMissDeltas is the look-up of a block whose page has so many deltas that were not put together with it yet, in
+// processor time for each miss. The store compacts at four layers of them or so.
+func BenchmarkMissDeltas(b *testing.B) {
+	for _, deltas := range []int{0, 1, 4} {
+		b.Run(fmt.Sprint(deltas), func(b *testing.B) {
+			m, _ := chainOf(b, 0)
+			save(b, m)
+			if err := m.db.Compact(b.Context(), []byte{keyPrefix}, []byte{keyPrefix + 1}, false); err != nil {
+				b.Fatal(err)
+			}
+			for i := range deltas {
+				for pg := range uint64(benchPages) {
+					if err := m.Pin(Key{plain, pg}); err != nil {
+						b.Fatal(err)
+					}
+					for j := range 3 {
+						m.Write(plain, pg*PageBlocks+uint64(i*7+j*100), 1, uint64(1000+i), format.MakePlace(3, uint32(i), uint32(pg*24+uint64(j)*8+1)), 0, func(int) uint32 { return 9 })
+					}
+					m.Unpin(Key{plain, pg})
+				}
+				save(b, m)
+			}
+			var took, misses float64
+			for b.Loop() {
+				for range 8 { // together as long as the clock is fine
+					t, n := missAll(b, m, plain)
+					took, misses = took+t, misses+n
+				}
+			}
+			b.ReportMetric(took/misses, "us/miss")
+		})
+	}
+}
+
 // missAll looks up a block in each page with nothing in the cache, and returns
 // how many microseconds of processor time for how many misses that took.
 func missAll(b *testing.B, m *Map, layer uint64) (us, misses float64) {

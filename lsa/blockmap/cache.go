@@ -42,18 +42,32 @@ type Map struct {
 	looked   atomic.Int64 // words, pages and rows that searches looked at
 	rowsRead atomic.Int64 // for pages that were missed
 
+	whole      atomic.Bool // pages are always stored whole
+	deltasFrom int         // so are those with fewer entries
+
 	beforeCache func() // resolve is about to ask the cache; nil but in tests
 
 	shards [shardCount]shard
 }
 
-// New returns the map that db holds. budget bounds the cache, in bytes.
+// New returns the map that db, which has Merger, holds. budget bounds the cache, in bytes.
 func New(db *pebble.DB, layers *Layers, acct Accounting, budget int64) *Map {
-	m := &Map{Layers: layers, db: db, acct: acct, budget: budget, gen: 1}
+	m := &Map{Layers: layers, db: db, acct: acct, budget: budget, gen: 1, deltasFrom: deltasFrom}
 	for i := range m.shards {
 		m.shards[i].pages = make(map[Key]*page)
 	}
 	return m
+}
+
+// StoreWhole has checkpoints store whole pages only, as builds do that do not know deltas, or not any more.
+func (m *Map) StoreWhole(whole bool) { m.whole.Store(whole) }
+
+// DeltasFrom sets how many entries a page has to have to be stored as a delta, 0 for the default. It is called before
+// anything else.
+func (m *Map) DeltasFrom(entries int) {
+	if entries > 0 {
+		m.deltasFrom = entries
+	}
 }
 
 func (m *Map) shard(k Key) *shard {

@@ -15,18 +15,19 @@ func (m *Map) touch(s *shard, p *page) {
 		return
 	}
 	if p.gen != 0 && p.gen == m.flushGen && !p.saved {
-		s.scratch = EncodePage(s.scratch[:0], p.entries)
+		s.scratch = m.appendValue(s.scratch[:0], p)
 		p.image, p.saved = bytes.Clone(s.scratch), true
 	}
 	if p.gen == 0 {
 		m.changed.add(p.key)
 	}
 	p.gen = m.gen
+	m.unmarked(p)
 	s.dirty = append(s.dirty, p)
 	m.dirty.Add(p.bytes())
 }
 
-// change runs fn on a pinned page, keeping the books of memory.
+// change runs fn on a pinned page, keeping the books of memory. fn marks the entries of the layer's own that it changes.
 func (m *Map) change(k Key, fn func(p *page)) {
 	s := m.shard(k)
 	s.mu.Lock()
@@ -75,6 +76,7 @@ func (m *Map) Zero(layer, block uint64, count int, lsn uint64) {
 
 // replace makes room for entries [off, off+n) and frees the own ones there.
 func (m *Map) replace(p *page, off uint16, n int) []Entry {
+	p.mark(off, n)
 	lo, hi := p.find(off), p.find(off+uint16(n))
 	for i := lo; i < hi; i++ {
 		if p.entries[i].Own {
@@ -90,6 +92,7 @@ func (m *Map) Unmap(layer, block uint64, count int, lsn uint64) {
 	root := m.Layers.Parent(layer) == 0
 	m.change(Key{layer, block / PageBlocks}, func(p *page) {
 		off := uint16(block % PageBlocks)
+		p.mark(off, count)
 		lo, hi := p.find(off), p.find(off+uint16(count))
 		for i := lo; i < hi; i++ {
 			e := &p.entries[i]
@@ -123,6 +126,7 @@ func (m *Map) Move(layer, block, lsn uint64, from, to format.Place) bool {
 		return false
 	}
 	m.touch(s, p)
+	p.mark(off, 1)
 	e = p.get(off)
 	m.acct.Freed(layer, e)
 	e.move(from, to)

@@ -47,7 +47,7 @@ func (c *Checkpoint) WriteTo(batch *pebble.Batch) error {
 			s.mu.Lock()
 			value = append(value[:0], p.image...)
 			if !p.saved {
-				value = EncodePage(value[:0], p.entries)
+				value = c.m.appendValue(value[:0], p)
 				p.saved = true
 			}
 			p.image = nil
@@ -62,7 +62,13 @@ func (c *Checkpoint) WriteTo(batch *pebble.Batch) error {
 }
 
 func putPage(batch *pebble.Batch, key, value []byte) error {
-	if value[1] == 0 { // no entries
+	none := value[1] == 0 // entries
+	switch {
+	case value[0] == deltaVersion && none:
+		return nil
+	case value[0] == deltaVersion:
+		return batch.Merge(key, value, nil)
+	case none:
 		return batch.Delete(key, nil)
 	}
 	return batch.Set(key, value, nil)
@@ -80,6 +86,9 @@ func (c *Checkpoint) end(durable bool) {
 		s.mu.Lock()
 		for _, p := range pages {
 			p.saved, p.image = false, nil
+			if !durable || p.gen == c.gen {
+				p.markAll() // nothing is noted of clean pages; and what the store has of the others is not known
+			}
 			if p.gen != c.gen {
 				continue
 			}

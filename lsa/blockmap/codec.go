@@ -48,27 +48,35 @@ func EncodePage(b []byte, entries []Entry) []byte {
 	b = binary.AppendUvarint(b, uint64(n))
 	var prev Entry
 	for i := range entries {
-		e := &entries[i]
-		if !e.Own {
-			continue
+		if entries[i].Own {
+			b = appendEntry(b, &entries[i], &prev)
 		}
-		b = binary.AppendUvarint(b, uint64(e.Off-prev.Off))
-		kind := byte(e.Kind)
+	}
+	return b
+}
+
+// appendEntry appends an entry, and makes prev what the next one is counted from.
+func appendEntry(b []byte, e, prev *Entry) []byte {
+	b = binary.AppendUvarint(b, uint64(e.Off-prev.Off))
+	prev.Off = e.Off
+	kind := byte(e.Kind)
+	if e.Place[1] != 0 {
+		kind |= flagTwo
+	}
+	b = append(b, kind)
+	if e.Kind == KindNone {
+		return b
+	}
+	b = binary.AppendVarint(b, int64(e.LSN-prev.LSN))
+	prev.LSN = e.LSN
+	if e.Kind == KindData {
+		b = binary.LittleEndian.AppendUint32(b, e.CRC)
+		b = binary.AppendVarint(b, int64(e.Place[0]-prev.Place[0]))
+		prev.Place[0] = e.Place[0]
 		if e.Place[1] != 0 {
-			kind |= flagTwo
+			b = binary.AppendVarint(b, int64(e.Place[1]-prev.Place[1]))
+			prev.Place[1] = e.Place[1]
 		}
-		b = append(b, kind)
-		b = binary.AppendVarint(b, int64(e.LSN-prev.LSN))
-		if e.Kind == KindData {
-			b = binary.LittleEndian.AppendUint32(b, e.CRC)
-			b = binary.AppendVarint(b, int64(e.Place[0]-prev.Place[0]))
-			prev.Place[0] = e.Place[0]
-			if e.Place[1] != 0 {
-				b = binary.AppendVarint(b, int64(e.Place[1]-prev.Place[1]))
-				prev.Place[1] = e.Place[1]
-			}
-		}
-		prev.Off, prev.LSN = e.Off, e.LSN
 	}
 	return b
 }
@@ -76,13 +84,18 @@ func EncodePage(b []byte, entries []Entry) []byte {
 // DecodePage appends the entries of a value to dst, all marked Own. Errors
 // wrap format.ErrInvalid.
 func DecodePage(dst []Entry, b []byte) ([]Entry, error) {
-	bad := func(what string) ([]Entry, error) {
-		return nil, fmt.Errorf("%w: map page: %s", format.ErrInvalid, what)
-	}
 	if len(b) < 2 || len(b) > maxPageValue || b[0] != pageVersion {
-		return bad("wrong version or length")
+		return nil, badPage("wrong version or length")
 	}
-	r := reader{b: b[1:]}
+	return decodeEntries(dst, b[1:], false)
+}
+
+func badPage(what string) error { return fmt.Errorf("%w: map page: %s", format.ErrInvalid, what) }
+
+// decodeEntries appends the counted entries that are all of b. In a delta some are none.
+func decodeEntries(dst []Entry, b []byte, delta bool) ([]Entry, error) {
+	bad := func(what string) ([]Entry, error) { return nil, badPage(what) }
+	r := reader{b: b}
 	n := r.uvarint()
 	if n > PageBlocks {
 		return bad("more entries than blocks")
@@ -93,17 +106,20 @@ func DecodePage(dst []Entry, b []byte) ([]Entry, error) {
 	var prev Entry
 	for i := range n {
 		e := Entry{Own: true}
-		delta := r.uvarint()
-		if delta >= PageBlocks || delta == 0 && i > 0 || uint64(prev.Off)+delta >= PageBlocks {
+		step := r.uvarint()
+		if step >= PageBlocks || step == 0 && i > 0 || uint64(prev.Off)+step >= PageBlocks {
 			return bad("offsets out of order")
 		}
-		e.Off = prev.Off + uint16(delta)
-		if what := r.entry(&e, &prev); what != "" {
+		e.Off = prev.Off + uint16(step)
+		if delta && r.left() > 0 && r.b[r.at] == byte(KindNone) {
+			r.at++
+			prev.Off, e.Own = e.Off, false
+		} else if what := r.entry(&e, &prev); what != "" {
 			return bad(what)
 		}
 		dst = append(dst, e)
 	}
-	if len(r.b) != 0 {
+	if r.left() != 0 {
 		return bad("too long")
 	}
 	return dst, nil
@@ -139,48 +155,56 @@ func (r *reader) entry(e, prev *Entry) string {
 	return ""
 }
 
-// reader takes values off a slice; the first that is not there sets failed.
+// reader takes values off a slice; the first that is not there sets failed. It counts where it is instead of cutting the
+// slice, which would be a pointer written for each value.
 type reader struct {
 	b      []byte
+	at     int
 	failed bool
 }
 
-func (r *reader) advance(n int) {
-	if n <= 0 || n > len(r.b) {
-		r.failed, r.b = true, nil
-		return
-	}
-	r.b = r.b[n:]
-}
+func (r *reader) left() int { return len(r.b) - r.at }
 
 func (r *reader) uvarint() uint64 {
-	v, n := binary.Uvarint(r.b)
-	r.advance(n)
+	if r.at < len(r.b) && r.b[r.at] < 0x80 { // most are short
+		r.at++
+		return uint64(r.b[r.at-1])
+	}
+	return r.longUvarint()
+}
+
+func (r *reader) longUvarint() uint64 {
+	v, n := binary.Uvarint(r.b[r.at:])
+	if n <= 0 {
+		r.fail()
+		return 0
+	}
+	r.at += n
 	return v
 }
 
+// varint is zigzag-coded.
 func (r *reader) varint() int64 {
-	v, n := binary.Varint(r.b)
-	r.advance(n)
-	return v
+	v := r.uvarint()
+	return int64(v>>1) ^ -int64(v&1)
 }
 
 func (r *reader) byte() byte {
-	if len(r.b) == 0 {
-		r.failed = true
+	if r.left() < 1 {
+		r.fail()
 		return 0
 	}
-	v := r.b[0]
-	r.b = r.b[1:]
-	return v
+	r.at++
+	return r.b[r.at-1]
 }
 
 func (r *reader) uint32() uint32 {
-	if len(r.b) < 4 {
-		r.failed, r.b = true, nil
+	if r.left() < 4 {
+		r.fail()
 		return 0
 	}
-	v := binary.LittleEndian.Uint32(r.b)
-	r.b = r.b[4:]
-	return v
+	r.at += 4
+	return binary.LittleEndian.Uint32(r.b[r.at-4:])
 }
+
+func (r *reader) fail() { r.failed, r.at = true, len(r.b) }

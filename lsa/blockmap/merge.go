@@ -7,6 +7,7 @@ package blockmap
 // DropPage frees all that the layer itself has in a page.
 func (m *Map) DropPage(k Key) {
 	m.change(k, func(p *page) {
+		p.markAll()
 		for i := range p.entries {
 			if p.entries[i].Own {
 				m.acct.Freed(k.Layer, &p.entries[i])
@@ -23,6 +24,7 @@ func (m *Map) MergePage(layer, child, pg uint64) {
 	own := m.ownEntries(from)
 	taken := make([]bool, len(own))
 	m.change(to, func(p *page) {
+		p.markAll()
 		for i := range own {
 			e := p.get(own[i].Off)
 			if e != nil && !e.Own {
@@ -40,6 +42,7 @@ func (m *Map) MergePage(layer, child, pg uint64) {
 		}
 	})
 	m.change(from, func(p *page) {
+		p.markAll()
 		for i := range own {
 			if !taken[i] {
 				m.acct.Freed(layer, &own[i])
@@ -68,6 +71,7 @@ func (m *Map) DropHidden(layer uint64, children []uint64, pg uint64) {
 		}
 	}
 	m.change(Key{layer, pg}, func(p *page) {
+		p.markAll()
 		kept := p.entries[:0]
 		for i := range p.entries {
 			e := p.entries[i]

@@ -16,7 +16,7 @@ import (
 
 func newStore(t testing.TB) *pebble.DB {
 	t.Helper()
-	o := &pebble.Options{FS: vfs.NewMem(), DisableWAL: true, Logger: quiet{}}
+	o := &pebble.Options{FS: vfs.NewMem(), DisableWAL: true, Logger: quiet{}, Merger: Merger, L0CompactionThreshold: 12}
 	for i := range o.Levels { // as the array's
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}

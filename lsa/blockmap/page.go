@@ -12,6 +12,7 @@ type page struct {
 	gen     uint64        // checkpoint generation of the last change; 0 if clean
 	saved   bool          // the running checkpoint has this page's contents
 	image   []byte        // what the running checkpoint is to store, if saved by a change
+	marks   *marks        // what changed in this generation; nil if that is not noted, and all is to be stored
 	slot    int           // in the shard's ring
 	ref     atomic.Bool   // looked up since the clock's hand went by
 }

@@ -35,10 +35,13 @@ type UUID [16]byte
 
 func (u UUID) String() string { return hex.EncodeToString(u[:]) }
 
+// FeatureDeltas: the metadata store may hold deltas of map pages.
+const FeatureDeltas uint64 = 1 << 0
+
 // Features that a superblock can name. An unknown bit of Incompat forbids opening.
 const (
 	FeaturesCompat   uint64 = 0
-	FeaturesIncompat uint64 = 0
+	FeaturesIncompat        = FeatureDeltas
 )
 
 // DeviceState is what the array thinks of a device.

@@ -18,18 +18,19 @@ type observation struct {
 	snaps   map[*snapshot][]tag
 }
 
-// same says how another observation differs.
-func (o *observation) same(x *observation) error {
+// same says how another observation differs. mayFade: blocks with one copy may have become unreadable.
+func (o *observation) same(x *observation, mayFade bool) error {
 	for name, v := range o.catalog.volumes {
 		w, ok := x.catalog.volumes[name]
 		if !ok || len(w.snaps) != len(v.snaps) || w.blocks != v.blocks {
 			return fmt.Errorf("volume %s has changed", name)
 		}
-		if i := differs(o.tags[v.vol], x.tags[w.vol]); i >= 0 {
+		fade := mayFade && v.vol.copies == 1
+		if i := differs(o.tags[v.vol], x.tags[w.vol], fade); i >= 0 {
 			return fmt.Errorf("volume %s, cell %d: write %d became %d", name, i, o.tags[v.vol][i], x.tags[w.vol][i])
 		}
 		for n, s := range v.snaps {
-			if i := differs(o.snaps[s], x.snaps[w.snaps[n]]); i >= 0 {
+			if i := differs(o.snaps[s], x.snaps[w.snaps[n]], fade); i >= 0 {
 				return fmt.Errorf("snapshot %s@%s has changed in cell %d", name, s.name, i)
 			}
 		}
@@ -37,9 +38,9 @@ func (o *observation) same(x *observation) error {
 	return nil
 }
 
-func differs(a, b []tag) int {
+func differs(a, b []tag, fade bool) int {
 	for i := range a {
-		if a[i] != b[i] {
+		if a[i] != b[i] && !(fade && b[i] == unreadable) {
 			return i
 		}
 	}
