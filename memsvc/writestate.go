@@ -12,12 +12,16 @@ import (
 // stateChunk is how much device state is written at a time, in bytes.
 const stateChunk = 1 << 20
 
-// WriteState stores the device state: all that r has, at most MaxState bytes. It can be called once.
+// WriteState stores the device state: all that r has, at most MaxState bytes. It can be called once. It ends with ctx
+// between two chunks, since the store does not look at ctx and the state may be large.
 func (w *Writer) WriteState(ctx context.Context, r io.Reader) error {
 	st := State{Offset: w.ram}
 	sum := sha256.New()
 	buf := make([]byte, stateChunk)
 	for {
+		if err := context.Cause(ctx); err != nil {
+			return fmt.Errorf("image %q: device state: %w", w.name, err)
+		}
 		n, err := io.ReadFull(r, buf)
 		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 			return fmt.Errorf("image %q: device state: %w", w.name, err)
