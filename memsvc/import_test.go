@@ -242,6 +242,36 @@ func TestState(t *testing.T) {
 	}
 }
 
+// cancelling is a device state without end, during whose first chunk the import is cancelled.
+type cancelling struct {
+	cancel context.CancelFunc
+	read   int
+}
+
+func (c *cancelling) Read(p []byte) (int, error) {
+	c.cancel()
+	c.read += len(p)
+	return len(p), nil
+}
+
+// TestStateEndsWithImport holds that no more of a device state is read than a chunk once the import was cancelled.
+func TestStateEndsWithImport(t *testing.T) {
+	store := newMemStore()
+	s := newService(t, store, nil)
+	src, err := OpenSource(ramFile(t, "ab"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	state := &cancelling{cancel: cancel}
+	if _, err := s.Import(ctx, src, ImportOptions{Name: "vm", State: state, Paused: paused}); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled import: %v", err)
+	}
+	if state.read > stateChunk || len(store.volumes) != 0 {
+		t.Errorf("%d bytes of state were read, volumes %v", state.read, store.volumes)
+	}
+}
+
 func TestPauseIsProvenTwice(t *testing.T) {
 	for asks := range 2 {
 		store := newMemStore()

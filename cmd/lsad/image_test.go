@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"lsad/memsvc"
 	"lsad/server/admin"
 )
 
@@ -369,7 +370,7 @@ func TestBadImports(t *testing.T) {
 	dir := t.TempDir()
 	p := serveIn(t, dir, tiny...)
 	makeRAM(t, filepath.Join(dir, "ram"), 3)
-	for name, size := range map[string]int64{"odd": 4097, "empty": 0, "huge": 100 << 20} {
+	for name, size := range map[string]int64{"odd": 4097, "empty": 0, "huge": 100 << 20, "large": memsvc.MaxState + 1} {
 		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -392,6 +393,7 @@ func TestBadImports(t *testing.T) {
 		{"vm missing --paused", 1, "missing"},
 		{"vm pipe --paused", 1, "regular"},
 		{"vm ram --paused --state pipe", 1, "regular"},
+		{"vm ram --paused --state large", 1, "4294967297"},
 		{"vm . --paused", 1, "regular"},
 		{"vm odd --paused", 1, "pages"},
 		{"vm empty --paused", 1, "pages"},

@@ -27,7 +27,7 @@ func (i *images) importFiles(ctx context.Context, q admin.ImportImage, o memsvc.
 		return info, err
 	}
 	if q.State != "" {
-		state, err := openAbsolute(q.State)
+		state, err := openState(q.State)
 		if err != nil {
 			return info, fmt.Errorf("device state: %w", err)
 		}
@@ -69,6 +69,22 @@ func openAbsolute(path string) (*os.File, error) {
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
 		err = fmt.Errorf("%s: %w: it is not a regular file", path, memsvc.ErrInvalid)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// openState opens a file with a device state. One that is too large is refused before anything is read.
+func openState(path string) (*os.File, error) {
+	f, err := openAbsolute(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && info.Size() > memsvc.MaxState {
+		err = fmt.Errorf("%s: %w: it has %d bytes, there can be %d", path, memsvc.ErrInvalid, info.Size(), int64(memsvc.MaxState))
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
