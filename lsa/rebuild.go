@@ -39,7 +39,7 @@ func (a *Array) Rebuild(ctx context.Context, rate int64) (int64, error) {
 	w := &walk{a: a, ctx: ctx, rate: rate, status: &a.rebuild}
 	failed := 0
 	var last error
-	err := w.run(a.layersOfTwo(), func(layer, page uint64, entries []blockmap.Entry) error {
+	err := w.run(a.layersOfTwo, func(layer, page uint64, entries []blockmap.Entry) error {
 		if planted(ruleRebuildAll) && page > 0 {
 			return nil
 		}

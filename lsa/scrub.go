@@ -27,7 +27,7 @@ const mostProblems = 100
 func (a *Array) Scrub(ctx context.Context, rate int64) (*ScrubReport, error) {
 	s := &scrub{walk: walk{a: a, ctx: ctx, rate: rate, status: &a.scrubbing}, buf: make([]byte, blockmap.PageBlocks*format.BlockSize)}
 	s.report.Problems = []string{}
-	err := s.run(a.layersUnder(func(*volume) bool { return true }), s.entries)
+	err := s.run(func() []uint64 { return a.layersUnder(func(*volume) bool { return true }) }, s.entries)
 	if err != nil {
 		err = fmt.Errorf("scrub: %w", err)
 	}

@@ -46,8 +46,10 @@ func (s *walkStatus) progress() Progress {
 var errBusyWalk = fmt.Errorf("%w: one is running already", ErrInUse)
 
 // run calls fn with the own entries of each page of the layers, which
-// [Array.layersUnder] has put in order.
-func (w *walk) run(layers []uint64, fn func(layer, page uint64, entries []blockmap.Entry) error) error {
+// [Array.layersUnder] has put in order. A snapshot that is made and deleted meanwhile
+// gives what it stands on to a layer that is younger than the walk: those layers follow
+// until there are no more.
+func (w *walk) run(layers func() []uint64, fn func(layer, page uint64, entries []blockmap.Entry) error) error {
 	if w.status.running.Swap(true) {
 		return errBusyWalk
 	}
@@ -55,6 +57,24 @@ func (w *walk) run(layers []uint64, fn func(layer, page uint64, entries []blockm
 	w.begun = time.Now()
 	w.status.pages.Store(0)
 	w.status.blocks.Store(0)
+	w.status.total.Store(0)
+	walked := map[uint64]bool{}
+	for {
+		fresh := slices.DeleteFunc(layers(), func(l uint64) bool { return walked[l] })
+		if len(fresh) == 0 {
+			return nil
+		}
+		if err := w.layers(fresh, fn); err != nil {
+			return err
+		}
+		for _, l := range fresh {
+			walked[l] = true
+		}
+	}
+}
+
+// layers goes through the pages of some layers.
+func (w *walk) layers(layers []uint64, fn func(layer, page uint64, entries []blockmap.Entry) error) error {
 	expected := make([]int, len(layers))
 	total := 0
 	for i, l := range layers {
@@ -65,7 +85,7 @@ func (w *walk) run(layers []uint64, fn func(layer, page uint64, entries []blockm
 		expected[i] = len(pages)
 		total += len(pages)
 	}
-	w.status.total.Store(int64(total))
+	w.status.total.Add(int64(total))
 	var entries [blockmap.PageBlocks]blockmap.Entry
 	for i, l := range layers {
 		pages, err := w.a.blocks.PagesIn(l, 0, 1<<62, true) // some may have come from layers before it
