@@ -113,6 +113,10 @@ type Run struct {
 	spaceWanted chan struct{}
 }
 
+// enoughLimit is the Limit of a run whose search has found what it was to find: where a rule is broken, another run may
+// be stuck, and nobody wants to know.
+const enoughLimit = 5 * time.Second
+
 // Explore does one run of the seed and adds to stats. It returns a *Violation
 // if a promise was broken.
 func Explore(ctx context.Context, cfg Config, stats *Stats) error {
@@ -126,8 +130,15 @@ func Explore(ctx context.Context, cfg Config, stats *Stats) error {
 		defer r.catch()
 		done <- r.run(ctx)
 	}()
+	ended := ctx.Done()
 	for last := int64(-1); ; {
 		select {
+		case <-ended:
+			ended = nil
+			if errors.Is(context.Cause(ctx), errEnough) {
+				limit = min(limit, enoughLimit)
+			}
+			continue
 		case err := <-done:
 			if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 				return nil
@@ -136,6 +147,9 @@ func Explore(ctx context.Context, cfg Config, stats *Stats) error {
 		case <-time.After(limit):
 		}
 		now := r.progress.Load()
+		if now == last && errors.Is(context.Cause(ctx), errEnough) {
+			return nil // stuck as well, over what was found
+		}
 		if now == last {
 			buf := make([]byte, 1<<20)
 			status, _ := json.Marshal(r.a.Status())

@@ -20,6 +20,9 @@ type Search struct {
 	Progress   func(t Totals, took time.Duration)
 }
 
+// errEnough ends the other runs of a search that has found what it was to find.
+var errEnough = errors.New("enough violations were found")
+
 // Result of a Search.
 type Result struct {
 	Seed       uint64        `json:"seed"`
@@ -31,11 +34,12 @@ type Result struct {
 // Run searches until one of the bounds is reached.
 func (s *Search) Run(ctx context.Context) Result {
 	begin := time.Now()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	if s.Time > 0 {
-		ctx, cancel = context.WithTimeout(ctx, s.Time)
-		defer cancel()
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, s.Time)
+		defer stop()
 	}
 	var stats Stats
 	var mu sync.Mutex
@@ -58,7 +62,7 @@ func (s *Search) Run(ctx context.Context) Result {
 					mu.Lock()
 					found = append(found, v)
 					if len(found) >= max(1, s.Violations) {
-						cancel()
+						cancel(errEnough)
 					}
 					mu.Unlock()
 				}
