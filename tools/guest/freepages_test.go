@@ -129,12 +129,12 @@ func TestFreePages(t *testing.T) {
 			o.Files = map[string]string{"/random": randomFile(t)}
 			vm := guest.Start(t, o)
 			sum := vm.MustRun(t, `
-				for n in 1 2 3 4 5; do cat /random; done > /tmp/kept
+				for n in 1 2; do cat /random; done > /tmp/kept
 				for n in 1 2 3 4; do cat /tmp/kept; done > /tmp/gone
 				cat /random > /tmp/kept2
 				rm /tmp/gone
 				dmesg -c > /dev/null
-				sha256sum /tmp/kept /tmp/kept2`)
+				md5sum /tmp/kept /tmp/kept2`)
 			said := freePages(t, vm.MustRun(t, "cat /proc/zoneinfo"))
 			qmp(t, vm, "stop", nil)
 
@@ -157,13 +157,13 @@ func TestFreePages(t *testing.T) {
 
 			punch(t, o.MemoryFile, set)
 			qmp(t, vm, "cont", nil)
-			if got := vm.MustRun(t, "sha256sum /tmp/kept /tmp/kept2"); got != sum {
+			if got := vm.MustRun(t, "md5sum /tmp/kept /tmp/kept2"); got != sum {
 				t.Errorf("the sum of a file has changed:\n%s%s", sum, got)
 			}
 			// A processor that a busy host does not run looks stuck, which is no damage.
 			vm.MustRun(t, `
 				for n in 1 2 3 4; do cat /tmp/kept; done > /tmp/again
-				cmp -n 41943040 /tmp/again /tmp/kept
+				cmp -n 16777216 /tmp/again /tmp/kept
 				sync
 				if dmesg | grep -v 'soft lockup' | grep -iwE 'bug|oops|corrupt|corrupted|corruption|bad page'; then exit 1; fi`)
 			if test.more != nil {
@@ -186,7 +186,8 @@ func atAnyMoment(t *testing.T, vm *guest.VM, ram string) {
 		t.Fatal(err)
 	}
 	moving := 0
-	for i := range 60 {
+	const stops = 30
+	for i := range stops {
 		qmp(t, vm, "stop", nil)
 		set, r, err := guestmem.FreePages(t.Context(), mapRAM(t, ram, 1<<40), guestmem.Options{})
 		if err != nil || set == nil {
@@ -198,7 +199,7 @@ func atAnyMoment(t *testing.T, vm *guest.VM, ram string) {
 		qmp(t, vm, "cont", nil)
 		time.Sleep(time.Duration(i) * time.Millisecond) // any moment will do
 	}
-	t.Logf("a block was on its way in %d of 60 stops", moving)
+	t.Logf("a block was on its way in %d of %d stops", moving, stops)
 	churn.Kill()
 	if _, err := churn.Wait(t.Context()); err == nil {
 		t.Error("the load had ended before it was killed")
@@ -211,7 +212,7 @@ func afterReset(t *testing.T, vm *guest.VM, ram string) {
 	if err := vm.Reset(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	sum := vm.MustRun(t, "for n in 1 2 3 4 5 6; do cat /random; done > /tmp/kept; sha256sum /tmp/kept")
+	sum := vm.MustRun(t, "for n in 1 2 3; do cat /random; done > /tmp/kept; md5sum /tmp/kept")
 	qmp(t, vm, "stop", nil)
 	memory := mapRAM(t, ram, 1<<40) // where the first life had holes in the file this one need not
 	set, r, err := guestmem.FreePages(t.Context(), memory, guestmem.Options{})
@@ -221,7 +222,7 @@ func afterReset(t *testing.T, vm *guest.VM, ram string) {
 	}
 	punch(t, ram, set)
 	qmp(t, vm, "cont", nil)
-	if got := vm.MustRun(t, "sha256sum /tmp/kept"); got != sum {
+	if got := vm.MustRun(t, "md5sum /tmp/kept"); got != sum {
 		t.Errorf("the sum of a file has changed:\n%s%s", sum, got)
 	}
 }

@@ -128,16 +128,15 @@ type localDisk struct {
 	attach, detach string
 }
 
-// verifyDisk writes in three ways and reads everything back.
+// verifyDisk writes in three ways at once and reads everything back. A request takes the emulator a millisecond or two,
+// and fio more than a second to start.
 func verifyDisk(t *testing.T, vm *guest.VM, d localDisk) {
 	t.Helper()
-	for _, way := range []string{
-		"--rw=randwrite --bs=4k --iodepth=32 --size=64m --io_size=8m",
-		"--rw=write --bs=1m --iodepth=8 --size=32m",
-		"--rw=randwrite --bsrange=4k-64k --blockalign=4k --iodepth=16 --size=64m --io_size=4m --fsync=4",
-	} {
-		vm.MustRun(t, fioVerified(d.dev, way)+" || { cat /tmp/fio.out >&2; exit 1; }")
-	}
+	vm.MustRun(t, fioVerified(d.dev,
+		"--rw=randwrite --bs=4k --iodepth=32 --size=16m --io_size=2m",
+		"--rw=write --bs=1m --iodepth=8 --offset=64m --size=12m",
+		"--rw=randwrite --bsrange=4k-64k --blockalign=4k --iodepth=16 --offset=128m --size=64m --io_size=2m --fsync=4",
+	)+" || { cat /tmp/fio.out >&2; exit 1; }")
 }
 
 // fioVerified is a command that writes to a device in several ways at once, each in its own part of it, and then
@@ -155,8 +154,8 @@ func fioVerified(dev string, ways ...string) string {
 // the kernel finds a partition table.
 func discardDisk(t *testing.T, vm *guest.VM, d localDisk) {
 	t.Helper()
-	sum := "dd if=" + d.dev + " bs=1M count=32 iflag=direct 2>/dev/null | md5sum"
-	zeros := fmt.Sprintf("%x  -\n", md5.Sum(make([]byte, 32<<20)))
+	sum := "dd if=" + d.dev + " bs=1M count=16 iflag=direct 2>/dev/null | md5sum"
+	zeros := fmt.Sprintf("%x  -\n", md5.Sum(make([]byte, 16<<20)))
 	if got := vm.MustRun(t, sum); got == zeros {
 		t.Error("fio left nothing that could be discarded")
 	}
@@ -178,19 +177,19 @@ func discardDisk(t *testing.T, vm *guest.VM, d localDisk) {
 // checked, found intact, trimmed with its space seen to return.
 func fileSystemLocal(t *testing.T, vm *guest.VM, d localDisk, mkfs, fsck string) {
 	fsck = fsck + " " + d.dev + " >/tmp/fsck 2>&1 || { cat /tmp/fsck >&2; exit 1; }\n"
-	local(t, vm, d.attach+"; "+mkfs+" "+d.dev+"; mount "+d.dev+" /mnt; mkdir /mnt/tree; filetree write /mnt/tree 1 500; umount /mnt; "+d.detach)
-	local(t, vm, d.attach+"; "+fsck+"mount "+d.dev+" /mnt; filetree verify /mnt/tree 1 500; sync; fstrim /mnt")
+	local(t, vm, d.attach+"; "+mkfs+" "+d.dev+"; mount "+d.dev+" /mnt; mkdir /mnt/tree; filetree write /mnt/tree 1 200; umount /mnt; "+d.detach)
+	local(t, vm, d.attach+"; "+fsck+"mount "+d.dev+" /mnt; filetree verify /mnt/tree 1 200; sync; fstrim /mnt")
 	before := mappedInGuest(t, vm)
-	local(t, vm, "for i in 1 2 3 4; do cat /random; done >/mnt/large; sync")
-	if full := mappedInGuest(t, vm); full-before < 32<<20*9/10 {
-		t.Errorf("a file of 32 MiB maps %d bytes: the measure is wrong", full-before)
+	local(t, vm, "for i in 1 2; do cat /random; done >/mnt/large; sync")
+	if full := mappedInGuest(t, vm); full-before < 16<<20*9/10 {
+		t.Errorf("a file of 16 MiB maps %d bytes: the measure is wrong", full-before)
 	}
 	// xfs frees the blocks of a deleted file in the background.
 	local(t, vm, "rm /mnt/large; sync; fstrim /mnt; sleep 1; sync; fstrim /mnt")
 	if after := mappedInGuest(t, vm); after-before > 4<<20 {
-		t.Errorf("fstrim left %d bytes mapped of a deleted file of 32 MiB", after-before)
+		t.Errorf("fstrim left %d bytes mapped of a deleted file of 16 MiB", after-before)
 	}
-	local(t, vm, "filetree verify /mnt/tree 1 500; umount /mnt\n"+fsck+d.detach)
+	local(t, vm, "filetree verify /mnt/tree 1 200; umount /mnt\n"+fsck+d.detach)
 }
 
 // mappedInGuest is how much of vol0 is mapped.
@@ -208,10 +207,13 @@ func mappedInGuest(t *testing.T, vm *guest.VM) int64 {
 // killWays are what is going on when a server is killed: random writes, sequential ones, and ones that are flushed. They
 // are seven times what is written when the kill comes: a slow host still finds them under way, and all of it is read.
 var killWays = []string{
-	"--rw=randwrite --bs=4k --iodepth=32 --size=64m --io_size=8m",
-	"--rw=write --bs=1m --iodepth=4 --offset=128m --size=48m",
-	"--rw=randwrite --bsrange=4k-64k --blockalign=4k --iodepth=8 --offset=512m --size=64m --io_size=4m --fsync=4",
+	"--rw=randwrite --bs=4k --iodepth=32 --size=64m --io_size=3m",
+	"--rw=write --bs=1m --iodepth=4 --offset=128m --size=16m",
+	"--rw=randwrite --bsrange=4k-64k --blockalign=4k --iodepth=8 --offset=512m --size=64m --io_size=2m --fsync=4",
 }
+
+// killAfter is how many bytes have been written when a server is killed.
+const killAfter = 3 << 20
 
 // killLocal kills the server while fio writes to the disk, starts it again, and holds that fio sees no error and
 // reads back what it wrote.
@@ -222,7 +224,7 @@ func killLocal(t *testing.T, vm *guest.VM, d localDisk, ways ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for writtenLocal(t, vm, d) < before+8<<20 {
+	for writtenLocal(t, vm, d) < before+killAfter {
 		if job.Done() {
 			t.Fatalf("fio ended too early to be disturbed: %+v", job.Output())
 		}
@@ -245,7 +247,7 @@ func writtenLocal(t *testing.T, vm *guest.VM, d localDisk) int64 {
 	return sectors * 512
 }
 
-// cyclesLocal attaches and detaches twenty times, and holds that nothing of it is left in the server or the kernel.
+// cyclesLocal attaches and detaches ten times, and holds that nothing of it is left in the server or the kernel.
 func cyclesLocal(t *testing.T, vm *guest.VM, d localDisk) {
 	const count = `P=/proc/$(cat /run/lsad.pid); ls $P/fd | wc -l; wget -q -O - http://127.0.0.1:10810/metrics | sed -n 's/^go_goroutines //p'
 		sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' $P/status; ls /dev | grep -c ublk; cat /sys/block/nbd0/size`
@@ -259,9 +261,9 @@ func cyclesLocal(t *testing.T, vm *guest.VM, d localDisk) {
 	}
 	local(t, vm, once+once)
 	fds, goroutines, kib, devices, nbd := read()
-	local(t, vm, "for i in $(seq 20); do "+once+"done; sleep 0.5")
+	local(t, vm, "for i in $(seq 10); do "+once+"done; sleep 0.5")
 	fds2, goroutines2, kib2, devices2, nbd2 := read()
-	t.Logf("after 20 cycles: %d -> %d descriptors, %d -> %d goroutines, %d -> %d KiB", fds, fds2, goroutines, goroutines2, kib, kib2)
+	t.Logf("after 10 cycles: %d -> %d descriptors, %d -> %d goroutines, %d -> %d KiB", fds, fds2, goroutines, goroutines2, kib, kib2)
 	if fds2 > fds || goroutines2 > goroutines+2 || kib2 > kib+20<<10 || devices2 != devices || nbd2 != nbd {
 		t.Errorf("devices %d -> %d, nbd size %d -> %d, and the above", devices, devices2, nbd, nbd2)
 	}

@@ -113,7 +113,7 @@ func deviceTest(t *testing.T, vm *guest.VM) {
 func fioVerify(t *testing.T, vm *guest.VM) {
 	t.Helper()
 	vm.MustRun(t, `fio --name=verify --filename=/dev/nbd0 --direct=1 --ioengine=libaio --iodepth=32 \
-		--rw=randwrite --bsrange=4k-128k --blockalign=4k --size=48m --io_size=24m --fsync=64 --randseed=1 \
+		--rw=randwrite --bsrange=4k-128k --blockalign=4k --size=16m --io_size=6m --fsync=64 --randseed=1 \
 		--verify=crc32c --do_verify=1 --verify_fatal=1 --output-format=terse --terse-version=3 >/tmp/fio.out 2>&1 ||
 		{ cat /tmp/fio.out >&2; exit 1; }`)
 }
@@ -122,8 +122,8 @@ func fioVerify(t *testing.T, vm *guest.VM) {
 // wrote.
 func discardTest(t *testing.T, vm *guest.VM) {
 	t.Helper()
-	const sum = "dd if=/dev/nbd0 bs=1M count=48 iflag=direct 2>/dev/null | md5sum"
-	zeros := fmt.Sprintf("%x  -\n", md5.Sum(make([]byte, 48<<20)))
+	const sum = "dd if=/dev/nbd0 bs=1M count=16 iflag=direct 2>/dev/null | md5sum"
+	zeros := fmt.Sprintf("%x  -\n", md5.Sum(make([]byte, 16<<20)))
 	if got := vm.MustRun(t, sum); got == zeros {
 		t.Error("fio left nothing that could be discarded")
 	}
@@ -145,19 +145,19 @@ func fileSystemTest(t *testing.T, vm *guest.VM, fsys fileSystem) {
 	s := startServer(t, *serverFlag, "--segment-size", "512KiB")
 	attach(t, vm, s)
 	vm.MustRun(t, fsys.mkfs+"; mount /dev/nbd0 /mnt; mkdir /mnt/tree")
-	t.Log(vm.MustRun(t, "filetree write /mnt/tree 1 500; filetree verify /mnt/tree 1 500"))
+	t.Log(vm.MustRun(t, "filetree write /mnt/tree 1 200; filetree verify /mnt/tree 1 200"))
 	vm.MustRun(t, "umount /mnt")
 	detach(t, vm)
 	attach(t, vm, s)
 	vm.MustRun(t, fsys.fsck+" >/tmp/fsck 2>&1 || { cat /tmp/fsck >&2; exit 1; }")
-	vm.MustRun(t, "mount /dev/nbd0 /mnt; filetree verify /mnt/tree 1 500")
+	vm.MustRun(t, "mount /dev/nbd0 /mnt; filetree verify /mnt/tree 1 200")
 	trimTest(t, vm, s)
-	vm.MustRun(t, `filetree verify /mnt/tree 1 500; umount /mnt; `+fsys.fsck+" >/tmp/fsck 2>&1 || { cat /tmp/fsck >&2; exit 1; }")
+	vm.MustRun(t, `filetree verify /mnt/tree 1 200; umount /mnt; `+fsys.fsck+" >/tmp/fsck 2>&1 || { cat /tmp/fsck >&2; exit 1; }")
 	detach(t, vm)
 }
 
 // largeFile is the size in bytes of the file that trimTest makes.
-const largeFile = 64 << 20
+const largeFile = 32 << 20
 
 // trimTest holds that the server knows of a deleted file's space once fstrim
 // has ended, and that the host gets it back.

@@ -30,7 +30,7 @@ func TestSystemd(t *testing.T) {
 	vm.MustRun(t, "cd /root/lsad\n"+tested(t, "OPERATING.md", "boot nbd"))
 	vm.MustRun(t, mountScript(t))
 	writers := systemWriters(t, vm)
-	vm.MustRun(t, progress+"systemctl restart lsad; progress; progress")
+	vm.MustRun(t, progress+"progress; systemctl restart lsad; progress; progress")
 	vm.MustRun(t, progress+"systemctl kill --kill-who=main -s KILL lsad; progress; progress; [ $(systemctl show -P NRestarts lsad) -ge 1 ]")
 	vm.MustRun(t, "touch /run/enough")
 	for _, job := range writers {
@@ -162,7 +162,7 @@ func systemWriters(t *testing.T, vm *guest.VM) (jobs []*guest.Job) {
 	return jobs
 }
 
-// progress is a shell function that waits until both have synced one more tree.
+// progress defines a shell function that waits until both have synced one more tree.
 const progress = `
 	progress() {
 		for dir in /srv/db /srv/web; do
@@ -174,7 +174,6 @@ const progress = `
 			[ "$(cat $dir/count)" != "$was" ]
 		done
 	}
-	progress
 `
 
 // verifyTrees reads what was written back from the disks.

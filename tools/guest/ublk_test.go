@@ -21,7 +21,7 @@ var ublkTests = []localTest{
 	{"killed server with every request under way", func(t *testing.T, vm *guest.VM) {
 		shallow := ublkDisk
 		shallow.attach = "lsad ublk add vol0 --depth 4 >/dev/null"
-		killLocal(t, vm, shallow, "--rw=randwrite --bs=4k --iodepth=32 --size=64m --io_size=12m --fsync=8")
+		killLocal(t, vm, shallow, "--rw=randwrite --bs=4k --iodepth=32 --size=64m --io_size=5m --fsync=8")
 	}},
 	{"killed server with two queues", func(t *testing.T, vm *guest.VM) { killLocal(t, vm, ublkTwoQueues, killWays[0]) }},
 	{"restarts", ublkRestarts},
