@@ -31,8 +31,6 @@ func (m *marks) set(off uint16, n int) {
 	}
 }
 
-func (m *marks) has(off uint16) bool { return m[off/64]&(1<<(off%64)) != 0 }
-
 func (m *marks) count() (n int) {
 	for _, w := range m {
 		n += bits.OnesCount64(w)
