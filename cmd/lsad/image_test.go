@@ -84,6 +84,12 @@ func TestImageLife(t *testing.T) {
 	mustSh(t, dir, lsadBinary+" image export vm - | cmp - ram")
 	must(t, dir, "image", "export", "vm", "--state", "state.out")
 	mustSh(t, dir, "cmp state state.out")
+	// Standard output is for what is exported alone.
+	mustSh(t, dir, lsadBinary+" image export vm - --state beside > memory && cmp ram memory && cmp state beside")
+	mustSh(t, dir, lsadBinary+" image export vm beside.ram --state - > piped && cmp state piped && cmp ram beside.ram && ! test -e ./-")
+	if r := lsad(t, dir, "image", "export", "vm", "-", "--state", "-"); r.code != 2 {
+		t.Errorf("both to standard output: %+v", r)
+	}
 	if r := lsad(t, dir, "image", "export", "vm"); r.code != 2 {
 		t.Errorf("an export of nothing: %+v", r)
 	}

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"lsad/internal/config"
 	"lsad/server/admin"
@@ -21,7 +23,8 @@ func imageExportCommand(t *target) *cobra.Command {
 		Short: "Write the memory or the device state of an image into a file",
 		Long: `Write the memory of an image into a file: the bytes of its RAM, one block after the other. What is not
 stored is a hole of the file. "-" is standard output, where holes are zeros. With --state the VMM's device
-state is written, beside the memory or alone. A file that is there already is not overwritten.`,
+state is written, beside the memory or alone; one of the two may be "-". A file that is there already is not
+overwritten.`,
 		Example: `  lsad image export web1 web1.ram
   lsad image export web1 web1.ram --state web1.vmstate
   lsad image export web1 - | sha256sum`,
@@ -29,16 +32,27 @@ state is written, beside the memory or alone. A file that is there already is no
 			if len(args) == 1 && state == "" {
 				return config.Usagef("FILE is missing: where the memory goes, or --state for the device state alone")
 			}
-			return t.do(cmd, func(ctx context.Context, c *admin.Client) error {
+			memory := len(args) == 2 && args[1] == "-"
+			if memory && state == "-" {
+				return config.Usagef("the memory and the device state cannot both go to standard output")
+			}
+			report := cmd.OutOrStdout()
+			if memory || state == "-" {
+				report = cmd.ErrOrStderr() // standard output is for what is exported, and nothing else
+			}
+			return t.do(cmd, func(outer context.Context, c *admin.Client) error {
+				// Ctrl-C ends the export in order, so that newFile takes away what is not whole.
+				ctx, stop := signal.NotifyContext(outer, os.Interrupt, unix.SIGTERM)
+				defer stop()
 				if state != "" {
-					if err := t.exportState(ctx, cmd, c, args[0], state); err != nil {
+					if err := t.exportState(ctx, cmd, report, c, args[0], state); err != nil {
 						return err
 					}
 				}
 				if len(args) == 1 {
 					return nil
 				}
-				return t.exportMemory(ctx, cmd, c, args[0], args[1])
+				return t.exportMemory(ctx, cmd, report, c, args[0], args[1])
 			})
 		},
 	}
@@ -52,7 +66,7 @@ state is written, beside the memory or alone. A file that is there already is no
 	return cmd
 }
 
-func (t *target) exportMemory(ctx context.Context, cmd *cobra.Command, c *admin.Client, name, path string) error {
+func (t *target) exportMemory(ctx context.Context, cmd *cobra.Command, report io.Writer, c *admin.Client, name, path string) error {
 	if path == "-" {
 		return exportTo(ctx, c, name, cmd.OutOrStdout())
 	}
@@ -67,10 +81,18 @@ func (t *target) exportMemory(ctx context.Context, cmd *cobra.Command, c *admin.
 	if err != nil {
 		return err
 	}
-	return t.exported(cmd, "memory", name, path, written)
+	return t.exported(report, "memory", name, path, written)
 }
 
-func (t *target) exportState(ctx context.Context, cmd *cobra.Command, c *admin.Client, name, path string) error {
+func (t *target) exportState(ctx context.Context, cmd *cobra.Command, report io.Writer, c *admin.Client, name, path string) error {
+	if path == "-" {
+		out := cmd.OutOrStdout()
+		if err := notTerminal(out, "device state"); err != nil {
+			return err
+		}
+		_, err := c.ImageState(ctx, name, out)
+		return err
+	}
 	var written int64
 	err := newFile(path, func(f *os.File) (err error) {
 		written, err = c.ImageState(ctx, name, f)
@@ -79,21 +101,28 @@ func (t *target) exportState(ctx context.Context, cmd *cobra.Command, c *admin.C
 	if err != nil {
 		return err
 	}
-	return t.exported(cmd, "device state", name, path, written)
+	return t.exported(report, "device state", name, path, written)
 }
 
-func (t *target) exported(cmd *cobra.Command, what, name, path string, written int64) error {
+func (t *target) exported(report io.Writer, what, name, path string, written int64) error {
 	if t.json {
-		return printJSON(cmd, map[string]any{"image": name, "exported": what, "file": path, "written_bytes": written})
+		return writeJSON(report, map[string]any{"image": name, "exported": what, "file": path, "written_bytes": written})
 	}
-	_, err := fmt.Fprintf(cmd.OutOrStdout(), "exported the %s of %s to %s, %s written\n", what, name, path, size(written))
+	_, err := fmt.Fprintf(report, "exported the %s of %s to %s, %s written\n", what, name, path, size(written))
 	return err
+}
+
+func notTerminal(w io.Writer, what string) error {
+	if f, ok := w.(*os.File); ok && isTerminal(f) {
+		return config.Usagef("the %s of a VM is not for a terminal: redirect the output, or name a file", what)
+	}
+	return nil
 }
 
 // exportTo writes all bytes.
 func exportTo(ctx context.Context, c *admin.Client, name string, w io.Writer) error {
-	if f, ok := w.(*os.File); ok && isTerminal(f) {
-		return config.Usagef("the memory of a VM is not for a terminal: redirect the output, or name a file")
+	if err := notTerminal(w, "memory"); err != nil {
+		return err
 	}
 	out := bufio.NewWriterSize(w, 1<<20)
 	var at, total int64
