@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"lsad/internal/config"
 )
 
 // Places below 4 GiB where VMMs put devices, so that RAM behind a certain size goes on at 4 GiB.
@@ -34,7 +36,7 @@ var layouts = []struct {
 }
 
 // Layouts returns where the bytes of a RAM file are in the guest, as spec says: a name of LayoutNames, or a list
-// GPA:SIZE,... of ranges in the order of the file. For "auto", and a VMM that does it in several ways, it returns all that
+// GPA:SIZE,... of ranges in the order of the file, each size in bytes or with a unit. For "auto", and a VMM that does it in several ways, it returns all that
 // are possible, each once, the likeliest first.
 func Layouts(spec string, size int64) ([][]Range, error) {
 	if size <= 0 || size%PageSize != 0 || size > MaxRAM {
@@ -75,6 +77,15 @@ func LayoutNames() []string {
 	return slices.Compact(all)
 }
 
+// parseLength reads the size of a range: bytes, hexadecimal too, or with a unit as everywhere else.
+func parseLength(s string) (int64, error) {
+	if n, err := strconv.ParseInt(s, 0, 64); err == nil {
+		return n, nil
+	}
+	n, err := config.ParseSize(s)
+	return int64(n), err
+}
+
 func parseRanges(spec string, size int64) ([]Range, error) {
 	var ranges []Range
 	for part := range strings.SplitSeq(spec, ",") {
@@ -83,9 +94,9 @@ func parseRanges(spec string, size int64) ([]Range, error) {
 		if err != nil {
 			return nil, fmt.Errorf("layout %q: %w: %q is no address", spec, ErrInvalid, gpa)
 		}
-		n, err := strconv.ParseInt(length, 0, 64)
+		n, err := parseLength(length)
 		if err != nil {
-			return nil, fmt.Errorf("layout %q: %w: %q is no number of bytes", spec, ErrInvalid, length)
+			return nil, fmt.Errorf("layout %q: %w: %q is no size; want bytes, or a number and a unit, such as 3GiB", spec, ErrInvalid, length)
 		}
 		ranges = append(ranges, Range{at, n})
 		if len(ranges) > MaxRanges {

@@ -32,13 +32,14 @@ func TestLayouts(t *testing.T) {
 		{"cloud-hypervisor", 4 * gib, [][]Range{{{0, 3 * gib}, {4 * gib, gib}}}},
 		{"flat", 8 * gib, [][]Range{{{0, 8 * gib}}}},
 		{"0:4096,0x100000000:8192", 12288, [][]Range{{{0, 4096}, {4 * gib, 8192}}}},
+		{"0:3GiB,0x100000000:0x40000000", 4 * gib, [][]Range{{{0, 3 * gib}, {4 * gib, gib}}}},
 	} {
 		got, err := Layouts(test.spec, test.size)
 		if err != nil || !slices.EqualFunc(got, test.want, slices.Equal) {
 			t.Errorf("layout %q of %d: %v, %v; want %v", test.spec, test.size, got, err, test.want)
 		}
 	}
-	for _, bad := range []string{"0:4096", "0:12288,8192:4096", "4096:8192,0:4096", "0:12288:1", "x:12288", "1:12288", "0:-1,1:2", "PC", "0:"} {
+	for _, bad := range []string{"0:4096", "0:12288,8192:4096", "4096:8192,0:4096", "0:12288:1", "x:12288", "1:12288", "0:-1,1:2", "PC", "0:", "0:12KB", "0:GiB"} {
 		if got, err := Layouts(bad, 12288); !errors.Is(err, ErrInvalid) {
 			t.Errorf("layout %q: %v, %v", bad, got, err)
 		}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -183,7 +184,7 @@ func job[T any](t *target, cmd *cobra.Command, run func(context.Context, *admin.
 		result, err := run(ctx, c, bar.show)
 		bar.end()
 		if err != nil && ctx.Err() != nil {
-			return fmt.Errorf("%s: interrupted", cmd.CommandPath())
+			return fmt.Errorf("%s: interrupted", strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" "))
 		}
 		if err != nil {
 			return err

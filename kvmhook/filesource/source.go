@@ -15,6 +15,9 @@ import (
 	"lsad/kvmhook"
 )
 
+// guestPage is the smallest page of a guest, in bytes.
+const guestPage = 4096
+
 // Source is a mapped file. It implements kvmhook.Mapped and kvmhook.Identified.
 type Source struct {
 	file     *os.File
@@ -42,6 +45,9 @@ func mapped(f *os.File) (*Source, error) {
 	}
 	if !info.Mode().IsRegular() || info.Size() == 0 {
 		return nil, errors.New("not a file with a VM's memory: it is empty or no regular file")
+	}
+	if info.Size()%guestPage != 0 {
+		return nil, fmt.Errorf("not a file with a VM's memory: %d bytes are not whole pages; was it cut short?", info.Size())
 	}
 	mem, err := unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {

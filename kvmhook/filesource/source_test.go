@@ -81,7 +81,11 @@ func TestRefuses(t *testing.T) {
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{empty, "/dev/zero", t.TempDir(), empty + ".not"} {
+	short := filepath.Join(t.TempDir(), "short")
+	if err := os.WriteFile(short, make([]byte, page+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{empty, short, "/dev/zero", t.TempDir(), empty + ".not"} {
 		if s, err := Open(path); !errors.Is(err, kvmhook.ErrSource) {
 			t.Errorf("%s: %v, %v", path, s, err)
 		}

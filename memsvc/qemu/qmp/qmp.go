@@ -89,10 +89,13 @@ func (c *Client) greet(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("no greeting: another program has this monitor open"))
 	defer cancel()
 	m, err := c.receive(ctx)
-	if err != nil {
+	var noJSON *json.SyntaxError // what the monitor for people greets with, and any other server
+	switch {
+	case errors.As(err, &noJSON):
+		return fmt.Errorf("it does not greet as QMP does: is this a monitor with mode=control? %w", err)
+	case err != nil:
 		return err
-	}
-	if m.QMP == nil {
+	case m.QMP == nil:
 		return errors.New("it does not greet as QMP does: is this a monitor with mode=control?")
 	}
 	if !slices.Contains(m.QMP.Capabilities, "oob") {

@@ -124,7 +124,7 @@ func TestDialFails(t *testing.T) {
 		reply    func(string, bool, int) string
 		text     string
 	}{
-		"not QMP":     {"SSH-2.0-OpenSSH", ok, "invalid character"},
+		"not QMP":     {"QEMU 7.2.22 monitor - type 'help' for more information", ok, "mode=control? invalid character"},
 		"no greeting": {`{"return": {}}`, ok, "does not greet"},
 		"silence":     {greeting, silent, "deadline"},
 		"too long":    {strings.Repeat("x", maxMessage+1), ok, "too long"},
