@@ -17,7 +17,7 @@ func TestTwoCopies(t *testing.T) {
 	if v := mustJSON[admin.Volume](t, dir, "volume", "create", "safe", "16MiB", "--copies", "2"); v.Copies != 2 {
 		t.Errorf("created %+v", v)
 	}
-	if r := lsad(t, dir, "volume", "create", "three", "16MiB", "--copies", "3"); r.code != 1 || !strings.Contains(r.stderr, "1 or 2") {
+	if r := lsad(t, dir, "volume", "create", "three", "16MiB", "--copies", "3"); r.code != 2 || !strings.Contains(r.stderr, "1 or 2") {
 		t.Errorf("three copies: %+v", r)
 	}
 	mustSh(t, dir, "qemu-io -f raw -c 'write -P 5 0 8M' "+uri("safe"))

@@ -35,7 +35,7 @@ func listen(ctx context.Context, what string, a config.Addr, gid int) (net.Liste
 		}
 	}
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, a.Network, a.Address)
+	l, err := lc.Listen(ctx, family(a), a.Address)
 	if err != nil {
 		return nil, fmt.Errorf("%s %v: %w%s", what, a, bare(err), advice(a, err))
 	}
@@ -45,6 +45,17 @@ func listen(ctx context.Context, what string, a config.Addr, gid int) (net.Liste
 		}
 	}
 	return l, nil
+}
+
+// family keeps 0.0.0.0 to what it says: listening there for "tcp" takes IPv6 as well, for which a firewall may have
+// other rules.
+func family(a config.Addr) string {
+	if host, _, err := net.SplitHostPort(a.Address); err == nil && a.Network == "tcp" {
+		if ip := net.ParseIP(host); ip != nil && ip.To4() != nil {
+			return "tcp4"
+		}
+	}
+	return a.Network
 }
 
 // bare is a listener's error without what the caller says already.
