@@ -34,7 +34,7 @@ type segment struct {
 	// Guarded by Array.append.mu.
 	state      segmentState
 	allocated  bool // the file system below has given the room, since the array was opened
-	stale      bool // free, and may have room below that nobody counts on
+	stale      bool // free or ready, and may have room below that nobody counts on
 	discarding bool // not to be chosen until that is done
 	freedAt    time.Time
 	damaged    bool // holds live blocks that cannot be read: not to be collected

@@ -99,13 +99,23 @@ func (a *Array) discardStale(on *device, mine uint32) bool {
 			continue
 		}
 		stale := a.staleSegments(d)
-		if d == on && d.segs[mine].stale {
-			stale = append(stale, mine)
+		if d == on {
+			stale = append(stale, a.ifStale(d, mine)...)
 		}
 		found = found || len(stale) > 0
 		a.discard(d, stale)
 	}
 	return found
+}
+
+// ifStale returns a segment that nobody else can choose, if its room is not counted on.
+func (a *Array) ifStale(d *device, seg uint32) []uint32 {
+	a.append.mu.Lock()
+	defer a.append.mu.Unlock()
+	if d.segs[seg].stale {
+		return []uint32{seg}
+	}
+	return nil
 }
 
 // staleSegments returns those of a device that are free or ready, and keeps

@@ -36,8 +36,8 @@ var layouts = []struct {
 }
 
 // Layouts returns where the bytes of a RAM file are in the guest, as spec says: a name of LayoutNames, or a list
-// GPA:SIZE,... of ranges in the order of the file, each size in bytes or with a unit. For "auto", and a VMM that does it in several ways, it returns all that
-// are possible, each once, the likeliest first.
+// GPA:SIZE,... of ranges in the order of the file, each size in bytes or with a unit. For "auto", and a VMM that does it in
+// several ways, it returns all that are possible, each once, the likeliest first.
 func Layouts(spec string, size int64) ([][]Range, error) {
 	if size <= 0 || size%PageSize != 0 || size > MaxRAM {
 		return nil, fmt.Errorf("%w: RAM of %d bytes is not a number of whole pages", ErrInvalid, size)

@@ -13,6 +13,8 @@
 // tries everything else again at once, for ever. An FS tries the former again itself, waits a while before it returns
 // any such error, and remembers it until somebody says that the store works again: see Problem.
 //
+// Besides, it lets compactions, for which nobody waits, rest now and then: see Options.Rest.
+//
 // Whoever closes the store does not wait for ever: see Hurry. When the time is up nothing is changed on disk any more, as if the
 // process had been killed. The store is not told, since it tries again for ever what fails, and cannot be closed before
 // it is done.

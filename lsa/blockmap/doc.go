@@ -1,7 +1,8 @@
 // Package blockmap owns the map: for each layer and block number, where the
 // block lies. It keeps pages of PageBlocks entries in a bounded memory cache,
 // reads them from the metadata store when they are missed, and hands the dirty
-// ones to a checkpoint. It also owns the tree of layers, since reading a block
+// ones to a checkpoint: whole, or as deltas, where little changed. The store puts
+// page and deltas together with Merger. The package also owns the tree of layers, since reading a block
 // means walking from a layer to its ancestors.
 //
 // A cached page is resolved: it holds what a reader of the layer sees, each
