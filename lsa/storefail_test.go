@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"lsad/internal/blockdev"
+	"lsad/internal/storefs"
 )
 
 // badStore is the file system of a metadata store whose disk does not take changes of files that have a word in their
@@ -288,5 +290,34 @@ func TestStoreFatal(t *testing.T) {
 	got := make([]byte, len(page))
 	if err := h.ReadAt(got, 0); err != nil || !bytes.Equal(got, page) {
 		t.Fatalf("what was acknowledged: %v", err)
+	}
+}
+
+// TestStoreHealedOnce: a compaction that failed tells of it when the store may work again already. That is no news, while
+// a read that fails in the background is.
+func TestStoreHealedOnce(t *testing.T) {
+	bad := newBadStore(vfs.NewMem(), "table")
+	store := storefs.New(bad, storefs.Options{Pause: time.Millisecond})
+	f, err := store.Create("table", vfs.WriteCategoryUnspecified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for name, change := range map[string]func() error{
+		"write": func() error { _, err := f.Write([]byte("x")); return err },
+		"sync":  f.Sync,
+	} {
+		bad.fail.Store(1)
+		err := change()
+		if !errors.Is(err, syscall.EIO) || store.Problem() == nil {
+			t.Fatalf("%s: %v, noted %v", name, err, store.Problem())
+		}
+		store.Healed()
+		if backgroundError(store, slog.New(slog.DiscardHandler), fmt.Errorf("compact: %w", err)); store.Problem() != nil {
+			t.Errorf("%s: a store that works is said to fail: %v", name, store.Problem().Err)
+		}
+	}
+	if backgroundError(store, slog.New(slog.DiscardHandler), syscall.EIO); store.Problem() == nil {
+		t.Error("a read that failed is not noted")
 	}
 }

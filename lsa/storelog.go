@@ -1,7 +1,6 @@
 package lsa
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -50,7 +49,7 @@ func backgroundError(store *storefs.FS, log *slog.Logger, err error) {
 		return
 	case store == nil || pebble.IsCorruptionError(err): // the disk is not at fault
 		log.Error("metadata store", "error", err.Error()) // of which %+v is a page
-	case store.Problem() == nil || !errors.Is(err, store.Problem().Err): // a read: changes are noted by the file system
+	case !storefs.IsNoted(err): // a read: changes are noted by the file system
 		store.Failed(err)
 	}
 	time.Sleep(backgroundPause)

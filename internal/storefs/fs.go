@@ -85,7 +85,7 @@ func (f *FS) try(essential bool, op func() error) (leftOut bool, err error) {
 		case isFailure(err):
 			f.pause(f.Failed(err), err)
 			if !essential && !f.GivenUp() {
-				return false, err
+				return false, noted{err}
 			}
 			continue
 		case !IsFull(err):
@@ -111,6 +111,7 @@ func (f *FS) sync(op func() error) error {
 	switch {
 	case isFailure(err):
 		f.pause(f.Failed(err), err)
+		err = noted{err}
 	case IsFull(err):
 		f.o.Full()
 		f.pause(f.o.Pause, err)

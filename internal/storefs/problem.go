@@ -31,6 +31,18 @@ func isFailure(err error) bool {
 	return true
 }
 
+// noted is a failure that is noted already.
+type noted struct{ error }
+
+func (n noted) Unwrap() error { return n.error }
+
+// IsNoted says whether an error is, or wraps, the failure of a change that the file system has noted. Whoever hears of it
+// later need not: the store may have been healed meanwhile.
+func IsNoted(err error) bool {
+	var n noted
+	return errors.As(err, &n)
+}
+
 // Failed notes that a change failed, and returns how long to wait before the next try.
 func (f *FS) Failed(err error) time.Duration {
 	for {
