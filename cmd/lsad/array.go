@@ -140,12 +140,15 @@ func (s *server) createArray(ctx context.Context) error {
 
 // remember writes which devices the array has, if that is news. From here on a failed start removes nothing.
 func (s *server) remember() error {
+	readOnly := s.array.Status().ReadOnly
+	s.membersMu.Lock() // metaChanged may be called from here on: the metadata is in use
+	defer s.membersMu.Unlock()
 	m := &members{Devices: s.plan.paths(), Meta: s.plan.meta, MetaGeneration: s.meta.generation.Load()}
 	if s.members != nil {
 		m.GC = s.members.GC
 		if s.cfg.Degraded {
-			m.Devices = s.members.Devices   // the missing one may come back
-			if !s.array.Status().ReadOnly { // it cannot: the array went on without it
+			m.Devices = s.members.Devices // the missing one may come back
+			if !readOnly {                // it cannot: the array went on without it
 				m.Devices = s.devices.paths()
 			}
 		}

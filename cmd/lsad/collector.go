@@ -40,7 +40,7 @@ func newCollector(s *server) *collector {
 func (c *collector) start() error {
 	var err error
 	now := time.Now()
-	if c.gc, err = gc.New(c.server.members.GC, now); err != nil {
+	if c.gc, err = gc.New(c.server.gcSettings(), now); err != nil {
 		return fmt.Errorf("garbage collection: %w", err)
 	}
 	c.placer.gc.Store(c.gc)

@@ -109,6 +109,13 @@ func (s *server) changeMembers(change func(*members)) error {
 	return nil
 }
 
+// gcSettings are those that the data directory remembers.
+func (s *server) gcSettings() gc.Config {
+	s.membersMu.Lock()
+	defer s.membersMu.Unlock()
+	return s.members.GC
+}
+
 func (d *dataDir) removeMembers() error {
 	if err := os.Remove(d.file(memberFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

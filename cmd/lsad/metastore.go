@@ -73,7 +73,10 @@ func (s *server) openMeta(ctx context.Context, create bool) error {
 // metaChanged remembers a generation of the mirror, as a further witness that a directory is out of date.
 func (s *server) metaChanged(generation uint64) {
 	s.meta.generation.Store(generation)
-	if !s.remembered.Load() {
+	s.membersMu.Lock()
+	remembered := s.remembered.Load()
+	s.membersMu.Unlock()
+	if !remembered {
 		return // remember will
 	}
 	if err := s.changeMembers(func(m *members) { m.MetaGeneration = generation }); err != nil {

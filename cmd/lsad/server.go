@@ -40,7 +40,7 @@ type server struct {
 	adminOn    []net.Listener
 	httpOn     []net.Listener
 	remembered atomic.Bool // members is what the array has
-	membersMu  sync.Mutex  // guards members, and devices, once the server serves
+	membersMu  sync.Mutex  // guards members, once the array is open, and devices, once the server serves
 	members    *members
 	devices    deviceSet
 	meta       metaStore
