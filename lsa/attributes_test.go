@@ -145,7 +145,7 @@ func TestAttributesInSmallSegments(t *testing.T) {
 	}
 }
 
-func mustWrite(t *testing.T, h *Handle, off int64, p []byte) {
+func mustWrite(t testing.TB, h *Handle, off int64, p []byte) {
 	t.Helper()
 	if err := write(h, off, p); err != nil {
 		t.Fatal(err)

@@ -109,6 +109,7 @@ func (a *Array) evacuate(ctx context.Context, d *device, o RemoveOptions) error 
 	if err := a.settled(ctx); err != nil {
 		return err
 	}
+	kick(a.work.sync) // what it took is safe then, and no room need be kept for it
 	a.removal.blocks.Store(0)
 	a.removal.all.Store(d.live.Load())
 	for pass := 0; d.live.Load() > 0 && !planted(ruleEvacuateFirst); pass++ {
@@ -227,6 +228,9 @@ func (a *Array) dropDevice(ctx context.Context, d *device, o RemoveOptions) erro
 		a.setDevice(int(d.slot), d)
 		return err
 	}
+	a.append.mu.Lock()
+	a.updateLimit()
+	a.append.mu.Unlock()
 	a.readers.quiesce()
 	a.tellRemoved()
 	for d.busy.Load() > 0 {

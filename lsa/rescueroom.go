@@ -13,7 +13,7 @@ const (
 // keptForRescue is how many segments of each device are kept. A single device
 // has nowhere to save anything, but has what another left it to save.
 func (a *Array) keptForRescue() int {
-	if a.writableDevices() < 2 && !a.rescueAhead() {
+	if a.writableDevices() < 2 && !a.rescueAhead() && !a.leavesUnsynced() {
 		return 0
 	}
 	return rescueReserve
@@ -25,6 +25,17 @@ func (a *Array) keptForRescue() int {
 func (a *Array) rescueAhead() bool {
 	for _, d := range a.devs() {
 		if d != nil && !d.writable.Load() && d.appended.Load() != d.synced.Load() {
+			return true
+		}
+	}
+	return false
+}
+
+// leavesUnsynced says whether a device is on its way out, and could still fail with
+// records that no sync covers.
+func (a *Array) leavesUnsynced() bool {
+	for _, d := range a.devs() {
+		if d != nil && d.draining.Load() && d.writable.Load() && d.unsyncedSectors.Load() > 0 {
 			return true
 		}
 	}
