@@ -37,11 +37,9 @@ var signatures = []signature{
 	{"a partition table or a boot sector", 510, "\x55\xaa"},
 }
 
-// signatureBytes is how much of a device has to be read to see them.
-const signatureBytes = 128 << 10
-
 // blank refuses a device that carries an array, even a damaged one, or anything
-// else that somebody may miss.
+// else that somebody may miss: known by its signature, or because the device does not
+// begin with zeros, as new files and wiped disks do, and devices that were removed.
 func blank(d blockdev.Device) error {
 	s, err := readSuperblock(d)
 	if err == nil {
@@ -50,7 +48,7 @@ func blank(d blockdev.Device) error {
 	if !errors.Is(err, ErrNotArray) {
 		return err
 	}
-	head := make([]byte, min(signatureBytes, d.Size()&^(format.SectorSize-1)))
+	head := make([]byte, min(format.SegmentsOffset, d.Size()&^(format.SectorSize-1)))
 	if err := d.ReadAt(head, 0); err != nil {
 		return fmt.Errorf("device %s: %w", d.Name(), err)
 	}
@@ -58,6 +56,10 @@ func blank(d blockdev.Device) error {
 		if end := sig.off + len(sig.magic); end <= len(head) && bytes.Equal(head[sig.off:end], []byte(sig.magic)) {
 			return fmt.Errorf("device %s holds %s: %w; if nobody needs it, wipe it first (wipefs --all %s)", d.Name(), sig.what, ErrExists, d.Name())
 		}
+	}
+	if at := bytes.IndexFunc(head, func(r rune) bool { return r != 0 }); at >= 0 {
+		return fmt.Errorf("device %s holds data of an unknown kind, at byte %d: %w; if nobody needs it, make its first MiB zeros first (dd if=/dev/zero of=%s bs=1M count=1 conv=notrunc)",
+			d.Name(), at, ErrExists, d.Name())
 	}
 	return nil
 }

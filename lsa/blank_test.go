@@ -17,7 +17,8 @@ import (
 // by one that gets another device.
 func TestNotBlank(t *testing.T) {
 	r := newRig(t, 1, 32)
-	for _, sig := range signatures {
+	unknown := signature{what: "data of an unknown kind", off: 300 << 10, magic: "letters of my grandmother"}
+	for _, sig := range append(signatures, unknown) {
 		m := blockdev.NewMem("disk", format.SegmentsOffset+32*rigSegment)
 		sector := make([]byte, 2*format.SectorSize)
 		at := int64(sig.off) &^ (format.SectorSize - 1)

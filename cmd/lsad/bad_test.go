@@ -71,6 +71,7 @@ func TestBadStart(t *testing.T) {
 		{"device too small", []string{"--device=d0:8MiB"}, 1, []string{"d0", "too small", "257MiB", "--segment-size"}},
 		{"device missing", []string{"--device=d0"}, 1, []string{"d0", "does not exist", "--device d0:4GiB"}},
 		{"device a directory", []string{"--device=sub"}, 1, []string{"sub", "neither a regular file nor a block device"}},
+		{"nothing to open degraded", []string{d, "--degraded"}, 1, []string{"no array", "without --degraded"}},
 		{"device that exists", []string{"--device=sub/file:64MiB"}, 1, []string{"sub/file", "exists already"}},
 		{"device in no directory", []string{"--device=nosuch/d0:300MiB"}, 1, []string{"nosuch/d0", "make its directory"}},
 		{"device beyond the file system", []string{"--device=d0:4194304TiB"}, 1, []string{"d0", "takes no file of"}},

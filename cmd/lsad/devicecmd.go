@@ -18,7 +18,8 @@ func newDeviceAdd(t *target) *cobra.Command {
 		Use:   "add PATH[:SIZE]",
 		Short: "Make an empty device part of the array",
 		Long: `Make a block device, or a file, part of the array of a running server, which writes to it from then
-on. What the device held is gone; one that carries an array is refused. With SIZE a file is made.
+on. One that carries an array, or whose first MiB holds anything but zeros, is refused; what else it
+held is gone. With SIZE a file is made.
 Second copies that are missing are rebuilt where the new device makes room for them.`,
 		Example: `  lsad device add /dev/sdd
   lsad device add /srv/lsad/dev4:4GiB`,

@@ -39,6 +39,9 @@ func planArray(c *config.Config, m *members) (plan, error) {
 		return p, err
 	}
 	if p.create {
+		if c.Degraded {
+			return p, fmt.Errorf("%s remembers no array that could be opened degraded; with --device the devices of one are named whose metadata is here, without --degraded a new array is made", c.Dir)
+		}
 		if len(devices) == 0 {
 			p.devices = defaultDevices(c)
 		}
