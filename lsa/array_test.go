@@ -13,8 +13,11 @@ import (
 // kills, crashes (after a flush) and reopens it, and compares.
 func TestModel(t *testing.T) {
 	seeds, steps := uint64(4), 100
-	if os.Getenv("LSAD_TEST") == "full" {
-		seeds, steps = 8, 300
+	switch {
+	case os.Getenv("LSAD_SOAK") != "":
+		seeds, steps = 20, 400
+	case os.Getenv("LSAD_TEST") == "full":
+		steps = 300
 	}
 	for seed := uint64(1); seed <= seeds; seed++ {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) { runModel(t, seed, steps, 1+int(seed%4), 1) })

@@ -2,6 +2,7 @@ package mirrorfs
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"sync/atomic"
 	"testing"
@@ -24,11 +25,14 @@ func life(t *testing.T, d *disks, version uint64) (*store, error) {
 // TestKillASide lets a side fail for good at each operation in turn of a life, opening and closing included.
 func TestKillASide(t *testing.T) {
 	step := int64(13)
-	if os.Getenv("LSAD_TEST") == "full" {
+	switch {
+	case os.Getenv("LSAD_SOAK") != "":
 		step = 1
+	case os.Getenv("LSAD_TEST") == "full":
+		step = 5
 	}
 	for i := range 2 {
-		for n := int64(i) % step; ; n += step {
+		for n := rand.Int64N(step); ; n += step {
 			d := newDisks(t)
 			filled(t, d, 1)
 			var count atomic.Int64

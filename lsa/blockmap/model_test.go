@@ -349,8 +349,11 @@ func (r *runner) checkMemory(when string) {
 // that hold everything, some, and next to nothing.
 func TestMapModel(t *testing.T) {
 	seeds := uint64(3)
-	if os.Getenv("LSAD_TEST") == "full" {
-		seeds = 30
+	switch {
+	case os.Getenv("LSAD_SOAK") != "":
+		seeds = 40
+	case os.Getenv("LSAD_TEST") == "full":
+		seeds = 10
 	}
 	for _, budget := range []int64{1, 200 << 10, 64 << 20} {
 		for seed := uint64(1); seed <= seeds; seed++ {

@@ -86,8 +86,11 @@ type model struct {
 const modelDepth = 24
 
 func modelRequests() int {
-	if os.Getenv("LSAD_TEST") == "full" {
-		return 4000
+	switch {
+	case os.Getenv("LSAD_SOAK") != "":
+		return 8000
+	case os.Getenv("LSAD_TEST") == "full":
+		return 1500
 	}
 	return 150
 }

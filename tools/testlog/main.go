@@ -1,6 +1,6 @@
 // Command testlog reads what "go test -json" prints and shows what a reader of a build's log wants to know: a line for
-// each package, all that a failed test said, and why tests were skipped. Plain "go test" hides the reasons, and with -v
-// they drown. It says nothing of success itself: that is the exit code of go test.
+// each package, all that a failed test said, why tests were skipped, and which took long. Plain "go test" hides the
+// reasons, and with -v they drown. It says nothing of success itself: that is the exit code of go test.
 //
 //	go test -json ./... | go run ./tools/testlog
 package main
@@ -21,7 +21,11 @@ type event struct {
 	ImportPath string // of a build
 	Test       string
 	Output     string
+	Elapsed    float64 // seconds
 }
+
+// long is from how many seconds on a test is listed: what a shorter run would have to begin with.
+const long = 20
 
 func main() {
 	if err := show(os.Stdin, os.Stdout); err != nil {
@@ -59,6 +63,9 @@ func show(in io.Reader, out io.Writer) error {
 				fmt.Fprint(out, told(s.String(), e))
 			}
 			delete(said, test)
+			if e.Elapsed >= long {
+				fmt.Fprintf(out, "long    %s %s: %.0f s\n", e.Package, e.Test, e.Elapsed)
+			}
 		case e.Action == "fail": // a package: what its tests said that never ended
 			for t, s := range said {
 				if t[0] == e.Package {

@@ -5,11 +5,12 @@ import (
 	"testing"
 )
 
-// TestShow: reasons of skipped tests and all of failed ones are there, and what passed says nothing.
+// TestShow: reasons of skipped tests and all of failed ones are there, and what passed says nothing but that it took long.
 func TestShow(t *testing.T) {
 	in := `{"Action":"output","Package":"p","Test":"TestGood","Output":"=== RUN   TestGood\n"}
 {"Action":"output","Package":"p","Test":"TestGood","Output":"    a_test.go:1: noise\n"}
-{"Action":"pass","Package":"p","Test":"TestGood"}
+{"Action":"pass","Package":"p","Test":"TestGood","Elapsed":19.9}
+{"Action":"pass","Package":"p","Test":"TestSlow/part","Elapsed":20.3}
 {"Action":"output","Package":"p","Test":"TestAway","Output":"=== RUN   TestAway\n"}
 {"Action":"output","Package":"p","Test":"TestAway","Output":"    a_test.go:2: no such driver\n"}
 {"Action":"output","Package":"p","Test":"TestAway","Output":"--- SKIP: TestAway (0.00s)\n"}
@@ -26,7 +27,8 @@ words of another program
 {"Action":"output","Package":"r","Output":"ok  \tr\t0.1s\n"}
 {"Action":"pass","Package":"r"}
 `
-	want := `skipped p TestAway: a_test.go:2: no such driver
+	want := `long    p TestSlow/part: 20 s
+skipped p TestAway: a_test.go:2: no such driver
     a_test.go:3: wrong
 --- FAIL: TestBad (0.00s)
 FAIL	p	0.1s
