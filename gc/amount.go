@@ -59,7 +59,11 @@ func (a *Amount) UnmarshalText(text []byte) error {
 		if err != nil || !(v > 0 && v <= 100) {
 			return fmt.Errorf("amount %q: %w", s, ErrAmount)
 		}
-		*a = Share(v / 100)
+		v = math.Round(v * 1e6) // as much of it as String gives back
+		if v == 0 {
+			return fmt.Errorf("amount %q: %w", s, ErrAmount)
+		}
+		*a = Share(v / 1e8)
 		return nil
 	}
 	n, err := strconv.Atoi(s)

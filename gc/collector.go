@@ -71,11 +71,14 @@ func (c *Collector) Configure(cfg Config, now time.Time) error {
 		}
 		c.placement.Store(&p)
 	}
-	c.cfg = cfg
-	c.cfg.Devices = maps.Clone(cfg.Devices)
-	if n.Period != 0 {
+	switch {
+	case n.Period == 0 && c.cfg.Period != 0: // what was set says nothing about the load, and may be years
+		c.sched, c.changed = c.sched.with(firstPeriod, now), now
+	case n.Period != 0:
 		c.sched = c.sched.with(time.Duration(n.Period), now)
 	}
+	c.cfg = cfg
+	c.cfg.Devices = maps.Clone(cfg.Devices)
 	for i, d := range c.devices {
 		d.setLimits(limits[i])
 	}

@@ -30,7 +30,10 @@ func (p Period) String() string {
 // MarshalText implements encoding.TextMarshaler.
 func (p Period) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
-// UnmarshalText takes a duration or "auto". A period of zero is refused, with ErrPeriod.
+// MinSetPeriod is the shortest period that can be set by hand: with a shorter one a timer would do nothing but run.
+const MinSetPeriod = Period(time.Millisecond)
+
+// UnmarshalText takes a duration or "auto". What is no period, or too short a one, is refused with ErrPeriod.
 func (p *Period) UnmarshalText(text []byte) error {
 	s := strings.TrimSpace(string(text))
 	if s == "" || s == "auto" {
@@ -38,7 +41,7 @@ func (p *Period) UnmarshalText(text []byte) error {
 		return nil
 	}
 	d, err := time.ParseDuration(s)
-	if err != nil || d <= 0 {
+	if err != nil || Period(d) < MinSetPeriod {
 		return fmt.Errorf("period %q: %w", s, ErrPeriod)
 	}
 	*p = Period(d)
@@ -100,7 +103,7 @@ func (c Config) Validate() error {
 	if c.Mode != Timed && c.Mode != DefaultOnly {
 		return fmt.Errorf("gc mode %q, want %s or %s: %w", c.Mode, Timed, DefaultOnly, ErrUnknown)
 	}
-	if c.Period < 0 {
+	if c.Period != 0 && c.Period < MinSetPeriod {
 		return fmt.Errorf("gc period %v: %w", c.Period, ErrPeriod)
 	}
 	if _, err := NewPolicy(c.Policy, 0); err != nil {
@@ -110,7 +113,7 @@ func (c Config) Validate() error {
 		return fmt.Errorf("gc settings: %w", err)
 	}
 	for name, d := range c.Devices {
-		if d.Period < 0 {
+		if d.Period != 0 && d.Period < MinSetPeriod {
 			return fmt.Errorf("gc period %v of device %s: %w", d.Period, name, ErrPeriod)
 		}
 		if d.Phase != nil && !(*d.Phase >= 0 && *d.Phase < 1) {

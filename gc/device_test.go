@@ -359,6 +359,20 @@ func TestConfigureIsAllOrNone(t *testing.T) {
 	}
 }
 
+// TestBackToAuto: a period that was set is no estimate to go on from, however long it was.
+func TestBackToAuto(t *testing.T) {
+	c, ds := mustNew(t, Config{Period: Period(100_000 * time.Hour)}, newFake("a", 100, 50), newFake("b", 100, 50))
+	now := epoch.Add(time.Minute)
+	if err := c.Configure(Config{}, now); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range ds {
+		if s := d.Status(now); s.Period != firstPeriod || s.TimeLeft > firstPeriod {
+			t.Errorf("device %s: period %v, next turn in %v; want %v", s.Device, s.Period, s.TimeLeft, firstPeriod)
+		}
+	}
+}
+
 // The loop on the clock: four devices filled at the same rate take turns, none is ever forced, and no two collect
 // at once.
 func TestStart(t *testing.T) {

@@ -15,8 +15,8 @@ var (
 	ErrAltNotAboveDefault = errors.New("an alternative threshold must be above the default one")
 	// ErrTooHigh: the device does not have that many segments.
 	ErrTooHigh = errors.New("the thresholds ask for more segments than the device has")
-	// ErrPeriod: a timer needs a period above zero.
-	ErrPeriod = errors.New("a period must be above zero, or auto")
+	// ErrPeriod: no time, or one too short or too long for a timer.
+	ErrPeriod = errors.New("want a time such as 30s, at least 1ms, or auto")
 	// ErrPhase: a phase is a share of the period.
 	ErrPhase = errors.New("a phase must be at least 0 and below 1")
 	// ErrUnknown: no mode, policy, placement or device of that name.

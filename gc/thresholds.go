@@ -51,6 +51,11 @@ func DefaultLimits(total int) Limits {
 	}
 }
 
+// Thresholds are marks that are these limits, on a device of any size.
+func (l Limits) Thresholds() Thresholds {
+	return Thresholds{Low: Count(l.Low), High: Count(l.High), AltLow: Count(l.AltLow), AltHigh: Count(l.AltHigh)}
+}
+
 // Or is t with what is not set taken from base.
 func (t Thresholds) Or(base Thresholds) Thresholds {
 	pick := func(a, b Amount) Amount {

@@ -25,7 +25,7 @@ func TestAmountText(t *testing.T) {
 			t.Errorf("%q: %d segments, text %q; want %d, %q", c.text, a.Of(1000), a, c.of, c.again)
 		}
 	}
-	for _, bad := range []string{"0", "-1", "1.5", "0%", "101%", "-3%", "NaN%", "many", "%", "1e9999%"} {
+	for _, bad := range []string{"0", "-1", "1.5", "0%", "101%", "-3%", "NaN%", "many", "%", "1e9999%", "0.0000001%"} {
 		var a Amount
 		if err := a.UnmarshalText([]byte(bad)); !errors.Is(err, ErrAmount) {
 			t.Errorf("%q was taken as %v, error %v", bad, a, err)
@@ -127,6 +127,7 @@ func TestConfigRefuses(t *testing.T) {
 		{"policy", Config{Policy: "random"}, ErrUnknown},
 		{"placement", Config{Placement: "anywhere"}, ErrUnknown},
 		{"period", Config{Period: -1}, ErrPeriod},
+		{"period that a timer cannot keep", Config{Period: 1}, ErrPeriod},
 		{"period of a device", Config{Devices: map[string]DeviceConfig{"d": {Period: -1}}}, ErrPeriod},
 		{"phase", bad(1), ErrPhase},
 		{"negative phase", bad(-.1), ErrPhase},
@@ -135,7 +136,7 @@ func TestConfigRefuses(t *testing.T) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.err)
 		}
 	}
-	for _, text := range []string{"0s", "0", "-1s", "soon"} {
+	for _, text := range []string{"0s", "0", "-1s", "1ns", "9999999999h", "soon"} {
 		var p Period
 		if err := p.UnmarshalText([]byte(text)); !errors.Is(err, ErrPeriod) {
 			t.Errorf("period %q: %v", text, err)

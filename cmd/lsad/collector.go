@@ -2,10 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,7 +50,7 @@ func (c *collector) start() error {
 		if d.State != format.DeviceInService.String() || st.ReadOnly {
 			continue
 		}
-		if devices[i], err = c.gc.Add(c.target(i, d.Name), now); err != nil {
+		if devices[i], err = c.lookAfter(i, d.Name, now); err != nil {
 			return fmt.Errorf("garbage collection: %w", err)
 		}
 	}
@@ -80,11 +79,51 @@ func (c *collector) target(slot int, device string) *gcTarget {
 func (c *collector) add(slot int, device string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	d, err := c.gc.Add(c.target(slot, device), time.Now())
+	d, err := c.lookAfter(slot, device, time.Now())
 	if err == nil {
 		c.set(slot, d)
 	}
 	return err
+}
+
+// lookAfter adds a device to the collection. Marks that were set when the array had other devices may not fit this one. That
+// is no reason to serve nothing: it has the default ones then.
+func (c *collector) lookAfter(slot int, device string, now time.Time) (*gc.Device, error) {
+	t := c.target(slot, device)
+	d, err := c.gc.Add(t, now)
+	if err == nil || errors.Is(err, gc.ErrExists) {
+		return d, err
+	}
+	limits := gc.DefaultLimits(t.Count().Total)
+	cfg := c.gc.Config()
+	own := cfg.Devices[t.Name()]
+	own.Thresholds = limits.Thresholds()
+	if cfg.Devices == nil {
+		cfg.Devices = map[string]gc.DeviceConfig{}
+	}
+	cfg.Devices[t.Name()] = own
+	c.log.Warn("the thresholds that are set do not fit a device, which has the default ones; lsad gc set changes them",
+		"device", device, "low", limits.Low, "high", limits.High, "alt_low", limits.AltLow, "alt_high", limits.AltHigh, "reason", err)
+	if err := c.gc.Configure(cfg, now); err != nil {
+		return nil, err
+	}
+	return c.gc.Add(t, now)
+}
+
+// forget drops what was set for a device that was removed: another one may come to be called so.
+func (c *collector) forget(device string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	cfg := c.gc.Config()
+	name := c.target(0, device).name
+	if _, ok := cfg.Devices[name]; !ok {
+		return nil
+	}
+	delete(cfg.Devices, name)
+	if err := c.gc.Configure(cfg, time.Now()); err != nil {
+		return err
+	}
+	return c.server.changeMembers(func(m *members) { m.GC = cfg })
 }
 
 // remove looks after a device no more; nothing of it is being collected then.
@@ -244,18 +283,16 @@ func (c *collector) GCStatus() []admin.GCDevice {
 	return out
 }
 
-// find is the device that a user calls so: by its name, the last part of it, or its slot.
+// find is the device that a user calls so, as the other commands take it.
 func (c *collector) find(name string) (*gc.Device, error) {
-	all := *c.devices.Load()
-	if slot, err := strconv.Atoi(name); err == nil && slot >= 0 && slot < len(all) && all[slot] != nil {
-		return all[slot], nil
+	d, err := c.server.findDevice(name)
+	if err != nil {
+		return nil, err
 	}
-	for _, d := range all {
-		if d != nil && (d.Name() == name || filepath.Base(d.Name()) == filepath.Base(name)) {
-			return d, nil
-		}
+	if all := *c.devices.Load(); d.Slot < len(all) && all[d.Slot] != nil {
+		return all[d.Slot], nil
 	}
-	return nil, admin.Errorf(admin.CodeNotFound, "device %q: the array has no such device in service; lsad device list shows them", name)
+	return nil, admin.Errorf(admin.CodeInvalid, "device %q: nothing is collected on it: it is %s", name, d.State)
 }
 
 // GCRun implements admin.Collector.

@@ -72,6 +72,9 @@ func atMostOne(what string) cobra.PositionalArgs {
 		if len(args) > 1 {
 			return config.Usagef("unexpected argument %q: %s [%s]", args[1], cmd.CommandPath(), what)
 		}
+		if len(args) == 1 && args[0] == "" { // a variable of a script that is not set does not mean all of them
+			return config.Usagef("%s is empty; leave it away for all", what)
+		}
 		return nil
 	}
 }

@@ -100,6 +100,9 @@ func (b *backend) RemoveDevice(ctx context.Context, device string, force bool) (
 	s.membersMu.Lock()
 	s.devices = slices.DeleteFunc(slices.Clone(s.devices), func(d blockdev.Device) bool { return d == gone })
 	s.membersMu.Unlock()
+	if err := s.collector.forget(gone.Name()); err != nil {
+		s.log.Warn("what was set for the collection of a removed device is still remembered", "device", gone.Name(), "error", err)
+	}
 	s.log.Info("removed a device", "device", gone.Name(), "slot", d.Slot)
 	return before, gone.Close()
 }
