@@ -168,7 +168,7 @@ func (a *Array) coldSegments(d *device, now time.Time) (cold []uint32) {
 	}
 	for i := range d.segs {
 		s := &d.segs[i]
-		if s.state == segFree && (s.stale || s.allocated && now.Sub(s.freedAt) > warmFor) {
+		if s.state == segFree && !s.discarding && (s.stale || s.allocated && now.Sub(s.freedAt) > warmFor) {
 			s.discarding = true
 			cold = append(cold, uint32(i))
 		}

@@ -80,3 +80,23 @@ func TestMuchIsGivenBack(t *testing.T) {
 		t.Errorf("%d of %d unused segments were given back, full: %v", discarded.Load(), few+1, d.hostFull)
 	}
 }
+
+// TestDiscardedOnce: a segment that is being given back is nobody else's to give back. Whoever came second would do it
+// when the segment may be in use again, with data in it.
+func TestDiscardedOnce(t *testing.T) {
+	r := newRig(t, 1, 32)
+	r.a.stop() // its own turns would take part
+	d := r.a.devs()[0]
+	for i := range d.segs {
+		d.segs[i].stale = d.segs[i].state == segFree
+	}
+	if n := len(r.a.staleSegments(d)); n == 0 {
+		t.Fatal("nothing is stale")
+	}
+	if segs := r.a.coldSegments(d, time.Now().Add(time.Hour)); len(segs) > 0 {
+		t.Errorf("%d segments are given back twice", len(segs))
+	}
+	if segs := r.a.staleSegments(d); len(segs) > 0 {
+		t.Errorf("%d segments are given back twice", len(segs))
+	}
+}
