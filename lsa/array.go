@@ -92,6 +92,7 @@ type Array struct {
 	janitor            janitor
 	repairs            repairs
 	rebuild, scrubbing walkStatus
+	rebuildFailed      atomic.Pointer[error] // why the last rebuild left blocks without a second copy
 	work               background
 }
 

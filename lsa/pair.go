@@ -115,8 +115,11 @@ func (a *Array) devicesToCome(b *batch) error {
 			n++
 		}
 	}
-	if n < want {
-		return fmt.Errorf("write: %w: it takes room on %d devices, %d have any", ErrNoSpace, want, n)
+	switch {
+	case n < want && want > 1:
+		return fmt.Errorf("write: %w: two copies take room on two devices, and %d of them has any", ErrNoSpace, n)
+	case n < want:
+		return fmt.Errorf("write: %w: none of the devices that may take it has any room", ErrNoSpace)
 	}
 	return nil
 }

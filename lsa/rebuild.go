@@ -147,16 +147,34 @@ func (a *Array) needsRebuild() bool {
 	return false
 }
 
+// copiesMissing says why blocks of volumes with two copies have one and will not get another, "" if that is not so.
+func (a *Array) copiesMissing() string {
+	if a.readOnly || !a.twoCopies.Load() {
+		return ""
+	}
+	if a.writableDevices() < 2 {
+		return "fewer than two devices take writes: volumes with two copies get one; add a device"
+	}
+	if err := a.rebuildFailed.Load(); err != nil {
+		return "second copies are missing: " + (*err).Error()
+	}
+	return ""
+}
+
 // rebuildLoop rebuilds when it is kicked, and once at the start.
 func (a *Array) rebuildLoop() {
 	for {
 		var again <-chan time.Time
-		if a.needsRebuild() {
+		if !a.needsRebuild() {
+			a.rebuildFailed.Store(nil)
+		} else {
 			n, err := a.Rebuild(a.work.ctx, 0)
+			a.rebuildFailed.Store(nil)
 			switch {
 			case a.work.ctx.Err() != nil:
 				return
 			case err != nil:
+				a.rebuildFailed.Store(&err)
 				a.log.Error("second copies are missing still; it will be tried again", "error", err)
 				again = time.After(time.Minute)
 			case n > 0:

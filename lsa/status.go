@@ -126,7 +126,8 @@ type Status struct {
 	Used        int64        `json:"used_bytes"`
 	Free        int64        `json:"free_bytes"`
 	ReadOnly    bool         `json:"read_only"`
-	Failure     string       `json:"failure,omitempty"` // why no changes are taken, or soon none will be
+	Failure     string       `json:"failure,omitempty"`  // why no changes are taken, or soon none will be
+	OneCopy     string       `json:"one_copy,omitempty"` // why blocks that are to have two copies have one
 	Committed   uint64       `json:"committed_lsn"`
 	Durable     uint64       `json:"durable_lsn"`
 	Checkpoint  uint64       `json:"checkpoint_lsn"`
@@ -139,7 +140,7 @@ func (a *Array) Status() Status {
 	limit := a.limit.Load() * format.BlockSize
 	s := Status{
 		Array: a.super.array.String(), Epoch: a.super.epoch, Incarnation: a.super.incarnation, SegmentSize: int64(a.super.segmentSize),
-		Capacity: limit, Used: used, Free: max(0, limit-used), ReadOnly: a.readOnly,
+		Capacity: limit, Used: used, Free: max(0, limit-used), ReadOnly: a.readOnly, OneCopy: a.copiesMissing(),
 		Committed: a.committed.Load(), Durable: a.flush.durable.Load(), Checkpoint: a.checkpoint.lsn.Load(), Devices: a.Devices(),
 	}
 	if err := errors.Join(a.failed(), a.storeProblem()); err != nil {

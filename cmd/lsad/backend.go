@@ -112,6 +112,9 @@ func healthOf(st *lsa.Status) error {
 	if st.ReadOnly {
 		return errors.New("the array is read-only")
 	}
+	if st.OneCopy != "" {
+		return errors.New(st.OneCopy)
+	}
 	return nil
 }
 

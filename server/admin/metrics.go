@@ -116,7 +116,7 @@ func (m emitter) scalars(s *Status, c Counters) {
 		{"array_size_bytes", "Capacity of the array.", false, float64(s.SizeBytes)},
 		{"array_used_bytes", "Live data in the array.", false, float64(s.UsedBytes)},
 		{"array_free_bytes", "What can still be written before the array is full.", false, float64(s.FreeBytes)},
-		{"array_healthy", "1 while the array serves reads and writes.", false, flag(s.State == "serving")},
+		{"array_healthy", "1 while the array serves reads and writes and lacks nothing: no device, no metadata directory, no second copy.", false, flag(s.State == "serving")},
 		{"log_records_total", "Records appended to the log.", true, float64(c.Records)},
 		{"log_behind_checkpoint_bytes", "Bytes of log that recovery would scan after a crash now.", false, float64(c.LogBehindBytes)},
 		{"log_committed_lsn", "Log sequence number of the newest change acknowledged.", false, float64(s.LSN.Committed)},
