@@ -75,7 +75,7 @@ func (b *backend) Status() admin.Status {
 		Recovery:    recoveryOf(s.array.Recovery()),
 		Listen:      admin.Listen{NBD: listening(s.nbdOn), Admin: listening(s.adminOn), HTTP: listening(s.httpOn)},
 	}
-	if err := errors.Join(healthOf(&st), s.metaHealth()); err != nil {
+	if err := errors.Join(healthOf(&st), s.deviceHealth(), s.metaHealth()); err != nil {
 		out.State, out.Problem = "degraded", err.Error()
 		if st.Failure != "" {
 			out.State = "failed"
@@ -91,7 +91,7 @@ func (b *backend) Status() admin.Status {
 // Health implements admin.Array.
 func (b *backend) Health() error {
 	st := b.server.array.Status()
-	return errors.Join(healthOf(&st), b.server.metaHealth())
+	return errors.Join(healthOf(&st), b.server.deviceHealth(), b.server.metaHealth())
 }
 
 // healthOf says what keeps the array from serving as it should.
@@ -186,7 +186,15 @@ func writeWaits(all []lsa.Waits) []admin.WriteWait {
 }
 
 // Devices implements admin.Array.
-func (b *backend) Devices() []admin.Device { return devicesOf(b.server.array.Devices()) }
+func (b *backend) Devices() []admin.Device {
+	all, misplaced := devicesOf(b.server.array.Devices()), b.server.misplaced()
+	for i := range all {
+		if err := misplaced[all[i].Name]; err != nil {
+			all[i].Problem = err.Error()
+		}
+	}
+	return all
+}
 
 // Connections implements admin.Array.
 func (b *backend) Connections() []admin.Connection {

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"lsad/server/admin"
 )
@@ -59,4 +60,29 @@ func TestChangeDevices(t *testing.T) {
 	read()
 	p.stop()
 	must(t, dir, "check")
+}
+
+// TestDeviceFileDeleted: a server whose device's file somebody deletes goes on, and says so wherever one looks.
+func TestDeviceFileDeleted(t *testing.T) {
+	needTool(t, "curl")
+	dir := t.TempDir()
+	p := serveIn(t, dir, small...)
+	if err := os.Remove(filepath.Join(dir, "lsad-data/d1")); err != nil {
+		t.Fatal(err)
+	}
+	if s := p.status(); s.State != "degraded" || !strings.Contains(s.Problem, "d1") || !strings.Contains(s.Problem, "deleted") {
+		t.Errorf("status %q, %q", s.State, s.Problem)
+	}
+	if out := must(t, dir, "device", "list"); !strings.Contains(out, "deleted") {
+		t.Errorf("device list:\n%s", out)
+	}
+	if code := mustSh(t, dir, "curl -s -o /dev/null -w '%{http_code}' --unix-socket lsad-data/admin.sock http://lsad/healthz"); code != "503" {
+		t.Errorf("health %s", code)
+	}
+	for begin := time.Now(); !strings.Contains(p.stderr(), "deleted, cut or moved"); time.Sleep(50 * time.Millisecond) {
+		if time.Since(begin) > patience {
+			t.Fatal("the log does not say it")
+		}
+	}
+	p.stop()
 }

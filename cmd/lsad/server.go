@@ -251,6 +251,7 @@ func (s *server) startServing(context.Context) error {
 		defer s.running.Done()
 		s.notify.keepAlive(ctx, func() { s.array.Status() })
 	}()
+	s.running.Go(func() { s.watchDevices(ctx) })
 	s.ends.add(func() error {
 		cancel()
 		return errors.Join(s.stopServing(servers))

@@ -140,5 +140,15 @@ func printDevices(cmd *cobra.Command, all []admin.Device) error {
 		out.row(strconv.Itoa(d.Slot), d.Name, d.State, size(d.SizeBytes), size(d.LiveBytes), strconv.Itoa(d.Segments),
 			strconv.Itoa(d.Unused), strconv.Itoa(d.Open), strconv.Itoa(d.Sealed), strconv.Itoa(d.Emptied))
 	}
-	return out.flush()
+	if err := out.flush(); err != nil {
+		return err
+	}
+	for _, d := range all {
+		if d.Problem != "" {
+			if _, err := fmt.Fprintln(cmd.OutOrStdout(), d.Problem); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

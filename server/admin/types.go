@@ -53,7 +53,8 @@ type Device struct {
 	Unused    int    `json:"segments_unused"`
 	Open      int    `json:"segments_open"`
 	Sealed    int    `json:"segments_sealed"`
-	Emptied   int    `json:"segments_emptied"` // of the sealed: nothing live, unused after the next checkpoint
+	Emptied   int    `json:"segments_emptied"`  // of the sealed: nothing live, unused after the next checkpoint
+	Problem   string `json:"problem,omitempty"` // what became of its file
 }
 
 // MetaDir is a directory that holds the array's metadata.
