@@ -72,7 +72,7 @@ func (b *backend) Status() admin.Status {
 		LSN:         admin.LSNs{Committed: st.Committed, Durable: st.Durable, Checkpoint: st.Checkpoint},
 		Devices:     devicesOf(st.Devices),
 		Metadata:    s.metaDirs(),
-		Recovery:    recoveryOf(s.array.Recovery()),
+		Recovery:    recoveryOf(s.array.Recovery(), s.plan.create),
 		Listen:      admin.Listen{NBD: listening(s.nbdOn), Admin: listening(s.adminOn), HTTP: listening(s.httpOn)},
 	}
 	if err := errors.Join(healthOf(&st), s.deviceHealth(), s.metaHealth()); err != nil {
@@ -145,9 +145,9 @@ func devicesOf(all []lsa.DeviceInfo) []admin.Device {
 	return out
 }
 
-func recoveryOf(r lsa.RecoveryReport) admin.Recovery {
+func recoveryOf(r lsa.RecoveryReport, made bool) admin.Recovery {
 	out := admin.Recovery{
-		Clean: r.Clean, Seconds: r.Took.Seconds(), Records: r.Records, Discarded: r.Discarded, Damaged: r.Damaged,
+		New: made, Clean: r.Clean, Seconds: r.Took.Seconds(), Records: r.Records, Discarded: r.Discarded, Damaged: r.Damaged,
 		Bytes: r.Bytes, CutLSN: r.CutLSN, Steps: []admin.RecoveryStep{},
 	}
 	for _, s := range r.Steps {

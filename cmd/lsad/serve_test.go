@@ -119,6 +119,12 @@ func TestVolumeLife(t *testing.T) {
 	}
 	mustSh(t, dir, "qemu-io -f raw -c 'write -P 1 0 1M' "+uri("web"))
 	must(t, dir, "volume", "snapshot", "web@monday")
+	if s := mustJSON[admin.Snapshot](t, dir, "volume", "show", "web@monday"); s.Name != "monday" || s.SizeBytes == 0 {
+		t.Errorf("a snapshot: %+v", s)
+	}
+	if r := lsad(t, dir, "volume", "show", "web@tuesday"); r.code != 1 || !strings.Contains(r.stderr, `has no snapshot "tuesday"`) {
+		t.Errorf("no such snapshot: %+v", r)
+	}
 	mustSh(t, dir, "qemu-io -f raw -c 'write -P 2 0 64k' "+uri("web"))
 	if v := mustJSON[admin.Volume](t, dir, "volume", "clone", "web@monday", "test"); v.Origin != "web@monday" {
 		t.Errorf("clone %+v", v)

@@ -86,6 +86,9 @@ func printStatus(cmd *cobra.Command, s admin.Status) error {
 	if s.Recovery.Clean {
 		how = "after a clean stop"
 	}
+	if s.Recovery.New {
+		how = "the array was made"
+	}
 	out.row("Last start:", fmt.Sprintf("%s, took %s, %s of log scanned, %d records replayed",
 		how, seconds(s.Recovery.Seconds), size(s.Recovery.Bytes), s.Recovery.Records))
 	if err := out.flush(); err != nil {

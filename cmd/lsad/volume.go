@@ -126,15 +126,20 @@ func printVolumes(cmd *cobra.Command, all []admin.Volume) error {
 
 func volumeShow(t *target) *cobra.Command {
 	return &cobra.Command{
-		Use:     "show NAME",
-		Short:   "Show one volume, its snapshots and clients",
-		Example: `  lsad volume show web`,
-		Args:    takes("NAME"),
+		Use:   "show NAME|VOLUME@SNAPSHOT",
+		Short: "Show one volume, its snapshots and clients, or one snapshot",
+		Example: `  lsad volume show web
+  lsad volume show web@monday`,
+		Args: takes("NAME|VOLUME@SNAPSHOT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.do(cmd, func(ctx context.Context, c *admin.Client) error {
-				v, err := c.Volume(ctx, args[0])
+				name, snapshot, isSnapshot := strings.Cut(args[0], "@")
+				v, err := c.Volume(ctx, name)
 				if err != nil {
 					return err
+				}
+				if isSnapshot {
+					return showSnapshot(cmd, t, v, snapshot)
 				}
 				if t.json {
 					return printJSON(cmd, v)
@@ -143,6 +148,25 @@ func volumeShow(t *target) *cobra.Command {
 			})
 		},
 	}
+}
+
+// showSnapshot shows one of the volume's snapshots.
+func showSnapshot(cmd *cobra.Command, t *target, v admin.Volume, name string) error {
+	for _, s := range v.Snapshots {
+		if s.Name != name {
+			continue
+		}
+		if t.json {
+			return printJSON(cmd, s)
+		}
+		out := newTable(cmd.OutOrStdout())
+		out.row("Name:", v.Name+"@"+s.Name)
+		out.row("Size:", fmt.Sprintf("%s (%d bytes)", size(s.SizeBytes), s.SizeBytes))
+		out.row("Own:", fmt.Sprintf("%s (%d bytes)", size(s.OwnBytes), s.OwnBytes))
+		out.row("Created:", date(s.Created))
+		return out.flush()
+	}
+	return fmt.Errorf("volume %q has no snapshot %q: lsad volume show %s lists those that it has", v.Name, name, v.Name)
 }
 
 func printVolume(cmd *cobra.Command, v admin.Volume) error {

@@ -67,7 +67,8 @@ type MetaDir struct {
 
 // Recovery is what opening the array found and did.
 type Recovery struct {
-	Clean     bool           `json:"clean"` // the array had been closed in order
+	New       bool           `json:"new,omitempty"` // the array was made at this start
+	Clean     bool           `json:"clean"`         // the array had been closed in order
 	Seconds   float64        `json:"seconds"`
 	Records   int            `json:"records"`       // replayed
 	Discarded int            `json:"discarded"`     // records behind the cut, which nobody had flushed
