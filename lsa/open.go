@@ -163,7 +163,8 @@ func (a *Array) adoptDevice(dev blockdev.Device, s, newest *format.Superblock) e
 				dev.Name(), ErrStaleDevice, s.Epoch, newest.Epoch, s.Sequence, newest.Sequence)
 		}
 		if n := segmentsOf(dev, d.segBytes); n < int64(row.Segments) {
-			return fmt.Errorf("device %s: %w: it was cut short: %d bytes, room for %d of its %d segments", dev.Name(), ErrDamaged, dev.Size(), max(n, 0), row.Segments)
+			return fmt.Errorf("device %s: %w: it was cut short: %d bytes, room for %d of its %d segments; made as long as it was (truncate -s %d) it lacks what was cut off and no more",
+				dev.Name(), ErrDamaged, dev.Size(), max(n, 0), row.Segments, format.SegmentsOffset+int64(row.Segments)*d.segBytes)
 		}
 		d.segs = make([]segment, row.Segments)
 		d.writable.Store(row.State == format.DeviceInService)

@@ -68,11 +68,11 @@ func openAdvice(err error) string {
 	case errors.Is(err, lsa.ErrStoreDamaged), errors.Is(err, lsa.ErrStaleStore):
 		return storeAdvice
 	case errors.Is(err, lsa.ErrForeignDevice), errors.Is(err, lsa.ErrNotArray):
-		return "; see with lsad dump which devices belong together, and name them with --device"
+		return "; see with lsad dump which devices belong together, and name them with --device; one that is lost or was overwritten: move its file away and start with lsad serve --degraded"
 	case errors.Is(err, lsa.ErrMissingDevice):
-		return "; name it with --device; if it is lost, --degraded opens the array without it"
+		return "; name it with --device; if it is lost, lsad serve --degraded opens the array without it"
 	case errors.Is(err, lsa.ErrStaleDevice):
-		return "; bring back the one that the array had last, or leave it out"
+		return "; bring back the one that the array had last, or move this one away and start with lsad serve --degraded"
 	case errors.Is(err, lsa.ErrGap):
 		return "; lsad check says what is damaged; a device may be an older copy of itself, or have lost writes: without it, --degraded opens the array"
 	case errors.Is(err, lsa.ErrDamaged):

@@ -54,7 +54,7 @@ func openDevices(specs []config.DeviceSpec, readOnly, missingOK bool) (set devic
 		case errors.Is(err, fs.ErrNotExist) && missingOK:
 			continue
 		case errors.Is(err, fs.ErrNotExist):
-			return set, fmt.Errorf("%w; bring it back, or say with --device where the devices are; if it is lost, --degraded opens the array without it", err)
+			return set, fmt.Errorf("%w; bring it back, or say with --device where the devices are; if it is lost, lsad serve --degraded opens the array without it", err)
 		case errors.Is(err, blockdev.ErrLocked):
 			return set, fmt.Errorf("%w; another lsad or a mount has it: stop that first", err)
 		case err != nil:
