@@ -41,7 +41,7 @@ func (d flaky) WriteVec(bufs [][]byte, off int64) error {
 	if err != nil {
 		return err
 	}
-	return d.s.failing(d.slot, d.s.count.Load(), blockdev.OpWrite, true)
+	return d.s.failing(d.slot, d.s.count.Load(), blockdev.OpWrite, off, true)
 }
 
 // site is the place where an array runs: devices and a file system that watch
@@ -133,7 +133,7 @@ func (s *site) onDevice(slot int, op blockdev.Op) error {
 	n := s.count.Add(1)
 	s.crashPoint(n, slot, op)
 	s.dawdle()
-	return s.failing(slot, n, op.Kind, false)
+	return s.failing(slot, n, op.Kind, op.Off, false)
 }
 
 // store watches the metadata store's files.
@@ -163,11 +163,13 @@ func (s *site) syncDirectory(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-func (s *site) failing(slot int, n int64, kind blockdev.OpKind, landed bool) error {
+// failing is the error of an operation that is to fail. What fails wherever it goes fails for want of room, which the
+// superblocks have had since the array was made: were they to fail on every device, none would be left.
+func (s *site) failing(slot int, n int64, kind blockdev.OpKind, off int64, landed bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.fault
-	if f == nil || f.slot >= 0 && f.slot != slot || f.kind != kind || f.lands != landed || n < f.after || f.hits == f.times {
+	if f == nil || f.slot >= 0 && f.slot != slot || f.slot < 0 && off < format.SegmentsOffset || f.kind != kind || f.lands != landed || n < f.after || f.hits == f.times {
 		return nil
 	}
 	if f.hits++; f.hits == 1 {
