@@ -17,15 +17,12 @@ import (
 
 // RestoreImage implements admin.ImageVMs.
 func (i *images) RestoreImage(ctx context.Context, name string, q admin.RestoreImage, progress func(admin.JobProgress)) (admin.Restored, error) {
-	var owner atomic.Value // of qemu.Owner
+	var last atomic.Pointer[qemu.Progress]
 	tell := func(p admin.JobProgress) {
-		if o, ok := owner.Load().(qemu.Owner); ok {
-			p.Owner = string(o)
-		}
-		progress(p)
+		progress(lastHeard(p, last.Load()))
 	}
 	r, err := withProgress(tell, func(show *memsvc.Progress) (restoration, error) {
-		return i.restore(ctx, name, q, phases(show, orElse(q.To, q.QMP), &owner))
+		return i.restore(ctx, name, q, phases(show, orElse(q.To, q.QMP), &last))
 	})
 	if err != nil && r.endedWell(ctx, q) {
 		r.MissingPages, err = r.progress.TotalPages-r.progress.SentPages, nil
