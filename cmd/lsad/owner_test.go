@@ -53,3 +53,15 @@ func TestLastHeard(t *testing.T) {
 		}
 	}
 }
+
+// TestOfImage holds that the failure of a restore names the image once.
+func TestOfImage(t *testing.T) {
+	for text, want := range map[string]string{
+		`image "vm" not found`: `image "vm" not found`,
+		"connection refused":   `image "vm": connection refused`,
+	} {
+		if got := ofImage("vm", errors.New(text)).Error(); got != want {
+			t.Errorf("%s: %s", text, got)
+		}
+	}
+}
