@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -46,7 +47,11 @@ Anyone who reaches ADDR could send a VM: take a unix socket, or 127.0.0.1 and a 
 				return err
 			}
 			return job(t, cmd, func(ctx context.Context, c *admin.Client, show func(admin.JobProgress)) (admin.Image, error) {
-				return c.IngestImage(ctx, q, show)
+				i, err := c.IngestImage(ctx, q, show)
+				if errors.Is(err, admin.ErrStopped) {
+					err = fmt.Errorf("%w; the VM may stand still: cont in its monitor has it run on", err)
+				}
+				return i, err
 			}, t.printImage)
 		},
 	}
