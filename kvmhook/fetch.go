@@ -310,7 +310,7 @@ func (s *session) installRun(m *mapping, page, last, step int, content []byte) (
 	return n, done, err
 }
 
-// pause waits a little, so that the reader takes the event for which the kernel put an installation off.
+// pause waits a little, for the reader to take the event for which the kernel put an installation off, or for fetches.
 func (s *session) pause(tries *int) error {
 	*tries++
 	t := time.NewTimer(min(20*time.Microsecond<<min(*tries, 10), 10*time.Millisecond))

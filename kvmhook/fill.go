@@ -108,8 +108,11 @@ func (f *filler) work() {
 	for s.ctx.Err() == nil {
 		f.yield()
 		m, first, last, ok := f.next(size)
+		if !ok && f.leave() {
+			return
+		}
 		if !ok {
-			break
+			continue
 		}
 		began := time.Now()
 		if err := f.one(m, first, last, room); err != nil {
@@ -122,9 +125,6 @@ func (f *filler) work() {
 		case took < fillQuick:
 			size = min(size*2, mostFill)
 		}
-	}
-	if f.end() {
-		s.releaseLater()
 	}
 }
 
@@ -174,16 +174,36 @@ func (f *filler) yield() {
 	}
 }
 
-// end is where a worker finds nothing more to do. It says whether that was the last one, and all is filled.
-func (f *filler) end() bool {
+// leave is where a worker finds nothing more to do. The last one stays until what faults have asked for has come, and goes
+// on if some of that is missing again; if not all is filled.
+func (f *filler) leave() bool {
 	f.mu.Lock()
-	f.left--
-	last := f.left == 0
-	f.mu.Unlock()
-	if last && f.s.ctx.Err() == nil {
-		f.s.filled.Store(true)
-		f.s.h.log.Info("everything is resident: the source is needed no more", "seconds", time.Since(f.s.began).Seconds())
+	defer f.mu.Unlock()
+	if f.left > 1 {
+		f.left--
 		return true
 	}
-	return false
+	s := f.s
+	for tries := 0; ; {
+		missing, asked := false, s.fetches.busy.Load() > 0
+		if !asked { // else it is not worth the look at all pages
+			for _, m := range *s.maps.Load() {
+				lacks, waits := m.wanting()
+				missing, asked = missing || lacks, asked || waits
+			}
+		}
+		switch {
+		case missing:
+			f.maps, f.page = *s.maps.Load(), 0
+			return false
+		case !asked:
+			s.filled.Store(true)
+			s.h.log.Info("everything is resident: the source is needed no more", "seconds", time.Since(s.began).Seconds())
+			s.releaseLater()
+			return true
+		}
+		if s.pause(&tries) != nil {
+			return true
+		}
+	}
 }

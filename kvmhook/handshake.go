@@ -48,8 +48,10 @@ func receive(ctx context.Context, conn *net.UnixConn) (regions []Region, fd *uff
 			return nil, nil, ctx.Err()
 		case err != nil:
 			return nil, nil, fmt.Errorf("%w: %w", ErrHandshake, err)
-		case oobErr != nil || flags&unix.MSG_CTRUNC != 0 || len(fds) > 1:
-			return nil, nil, fmt.Errorf("%w: want one userfaultfd, got %d descriptors or more: %v", ErrHandshake, len(fds), oobErr)
+		case oobErr != nil:
+			return nil, nil, fmt.Errorf("%w: what came with the mappings: %w", ErrHandshake, oobErr)
+		case flags&unix.MSG_CTRUNC != 0 || len(fds) > 1:
+			return nil, nil, fmt.Errorf("%w: want one userfaultfd, got %d descriptors or more", ErrHandshake, len(fds))
 		case n == 0:
 			return nil, nil, fmt.Errorf("%w: it ends after %d bytes", ErrHandshake, len(buf))
 		}

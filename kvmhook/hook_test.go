@@ -8,8 +8,10 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"lsad/internal/hugetlb"
 	"lsad/kvmhook/vmmtest"
@@ -122,6 +124,61 @@ func TestServe(t *testing.T) {
 			})
 		}
 	}
+}
+
+// The source is needed until the last fetch of a fault has come; and what that leaves out, because one of its pages is
+// lost to the source for a moment, is filled before the hook says that everything is there.
+func TestFilledWaitsForFetches(t *testing.T) {
+	const pages, page = 4000, 3008
+	src := newMemSource(pages)
+	begun, goOn := make(chan int64, 1), make(chan struct{})
+	var urgentFirst, lostOnce sync.Once
+	asked := make(chan struct{}) // the fill waits for the fault, which is to be first with its page
+	src.asked = func(_, n int64, urgent bool) {
+		if !urgent {
+			<-asked
+			return
+		}
+		urgentFirst.Do(func() {
+			begun <- n
+			close(asked)
+			<-goOn
+		})
+	}
+	src.fail = func(off, _ int64) (err error) {
+		if off == page*smallPage {
+			lostOnce.Do(func() { err = ErrLost })
+		}
+		return err
+	}
+	r := newRig(t, Options{Source: src})
+	release := sync.OnceFunc(func() { close(goOn) })
+	t.Cleanup(release)
+	v := startVMM(t)
+	v.do(order{Op: "map", Socket: r.socket, Version: 3, Regions: small(pages)})
+	touched := v.start(order{Op: "touch", First: page, Last: page + 1})
+	there := func(lacking int64) bool {
+		st := r.Status()
+		return st.ResidentBytes+st.Prefetch.HeldPages*smallPage == st.ContentBytes-lacking
+	}
+	n := <-begun
+	if n == smallPage {
+		t.Fatal("the fault's page came without neighbours")
+	}
+	eventually(t, "all but the fault's pages", func() bool { return there(n) })
+	for range 50 {
+		if st := r.Status().State; st == StateFilled {
+			t.Fatal("filled, and a fetch is under way")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	release()
+	compare(t, v.await(touched, "touch"), order{First: page}, content)
+	eventually(t, "the fill", func() bool { return r.Status().State == StateFilled })
+	if !there(0) {
+		t.Errorf("filled: %+v", r.Status())
+	}
+	r.end(v)
 }
 
 // Without touching anything, the fill brings everything that is not a hole.

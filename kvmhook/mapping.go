@@ -227,6 +227,20 @@ func (m *mapping) claim(from, to, n int) (first, last int, ok bool) {
 	return first, last, true
 }
 
+// wanting says whether pages with content are missing, and whether some are being fetched. What is neither when it is
+// looked at stays so.
+func (m *mapping) wanting() (lacks, waits bool) {
+	for from := 0; from < m.pages(); from += claimScan {
+		m.mu.Lock()
+		for i := from; i < min(from+claimScan, m.pages()); i++ {
+			lacks = lacks || m.states[i] == missing && !m.zero(i)
+			waits = waits || m.states[i] == fetching
+		}
+		m.mu.Unlock()
+	}
+	return lacks, waits
+}
+
 // nextFetching is the first run of pages in [from, to) that are still fetching, of at most n.
 func (m *mapping) nextFetching(from, to, n int) (first, last int, ok bool) {
 	m.mu.Lock()

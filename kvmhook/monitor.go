@@ -3,11 +3,13 @@ package kvmhook
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,6 +58,10 @@ func ReadStatus(ctx context.Context, path string) (Status, error) {
 		return st, err
 	}
 	resp, err := client.Do(req)
+	var u *url.Error // its address means nothing here
+	if errors.As(err, &u) {
+		err = u.Err
+	}
 	if err != nil {
 		return st, fmt.Errorf("hook at %s: %w", path, err)
 	}

@@ -199,6 +199,19 @@ func TestSourceOfPieces(t *testing.T) {
 	}
 }
 
+// A core that ends within its headers is told from one that is damaged.
+func TestELFCutShort(t *testing.T) {
+	for _, n := range []int64{5, 40, 100} {
+		f := elfCore(t, nil, map[uint64]string{0: "a", 1 << 32: "b"})
+		if err := os.Truncate(f.Name(), n); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := OpenSource(f, ""); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "cut short") {
+			t.Errorf("of %d bytes: %v", n, err)
+		}
+	}
+}
+
 func FuzzELF(f *testing.F) {
 	whole, err := os.ReadFile(elfCore(f, nil, map[uint64]string{0: "a", 1 << 32: "b"}).Name())
 	if err != nil {

@@ -57,6 +57,9 @@ func openELF(f *os.File, size int64) (*Source, error) {
 		return fmt.Errorf("%s: %w ELF core: %s", f.Name(), ErrInvalid, fmt.Sprintf(format, args...))
 	}
 	e, err := elf.NewFile(f)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, invalid("its headers do not end within the file's %d bytes; it was cut short", size)
+	}
 	if err != nil {
 		return nil, invalid("%v", err)
 	}

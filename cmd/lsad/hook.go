@@ -20,6 +20,7 @@ type hook struct {
 	noFill, record              bool
 	timeout                     time.Duration
 	connections                 int
+	sockets                     hookSockets
 }
 
 func newHook() *cobra.Command {

@@ -382,7 +382,7 @@ func TestHookUsage(t *testing.T) {
 		{[]string{"--socket", "s", "--image", "nbd+unix:///x?socket=none"}, exitFailed, "no such file"},
 		{[]string{"--socket", "s", "--image", "file:none"}, exitFailed, "no such file"},
 		{[]string{"status"}, exitUsage, "--socket is missing"},
-		{[]string{"status", "--socket", "none"}, exitFailed, "is it running?"},
+		{[]string{"status", "--socket", "none"}, exitFailed, "none.status: dial unix none.status: connect: no such file or directory; is it running?"},
 	}
 	for _, test := range tests {
 		r := lsad(t, dir, append([]string{"hook"}, test.args...)...)

@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"lsad/internal/config"
 	"lsad/kvmhook"
 )
 
@@ -19,7 +18,7 @@ type hookMonitor struct {
 }
 
 func (k *hook) monitor(ctx context.Context, gid int, kept bool) (*hookMonitor, error) {
-	l, err := listen(ctx, "status socket", config.Addr{Network: "unix", Address: k.socket + hookStatusSuffix}, gid)
+	l, err := k.sockets.listen(ctx, "status socket", k.socket+hookStatusSuffix, gid)
 	if err != nil {
 		return nil, err
 	}

@@ -25,7 +25,7 @@ func (k *hook) run(cmd *cobra.Command) (err error) {
 	}
 	ctx, interrupt := context.WithCancel(cmd.Context())
 	defer interrupt()
-	defer onSignals(log, interrupt)()
+	defer cutHook(k).onSignals(log, interrupt)()
 	kept, err := takeKept(os.Getenv, os.Getpid())
 	if err != nil {
 		return err
@@ -70,9 +70,14 @@ func (k *hook) run(cmd *cobra.Command) (err error) {
 	return err
 }
 
+// cutHook is the end at once of a hook.
+func cutHook(k *hook) cut {
+	return cut{"a VM that is served stops at the next missing page that it touches", k.sockets.remove, os.Exit}
+}
+
 // serve listens until the VM has ended.
 func (k *hook) serve(ctx context.Context, out io.Writer, h *kvmhook.Hook, gid int, resumes bool) error {
-	l, err := listen(ctx, "socket", config.Addr{Network: "unix", Address: k.socket}, gid)
+	l, err := k.sockets.listen(ctx, "socket", k.socket, gid)
 	if err != nil {
 		return err
 	}

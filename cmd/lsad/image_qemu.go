@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -46,7 +47,11 @@ Anyone who reaches ADDR could send a VM: take a unix socket, or 127.0.0.1 and a 
 				return err
 			}
 			return job(t, cmd, func(ctx context.Context, c *admin.Client, show func(admin.JobProgress)) (admin.Image, error) {
-				return c.IngestImage(ctx, q, show)
+				i, err := c.IngestImage(ctx, q, show)
+				if errors.Is(err, admin.ErrStopped) {
+					err = fmt.Errorf("%w; the VM may stand still: cont in its monitor has it run on", err)
+				}
+				return i, err
 			}, t.printImage)
 		},
 	}
@@ -116,9 +121,9 @@ it gets from another restore with --resume.` + exitCodes,
 
 // restore runs a restore. Whatever ends it, it says who has the VM.
 func (t *target) restore(cmd *cobra.Command, name string, q admin.RestoreImage) error {
-	owner := qemu.Source
+	at := qemu.Progress{Owner: qemu.Source}
 	if q.Resume {
-		owner = qemu.Destination
+		at.Owner, at.Ran = qemu.Destination, true
 	}
 	var result admin.Restored
 	err := t.do(cmd, func(ctx context.Context, c *admin.Client) (err error) {
@@ -126,17 +131,17 @@ func (t *target) restore(cmd *cobra.Command, name string, q admin.RestoreImage) 
 		defer stop()
 		bar := newBar(cmd.ErrOrStderr())
 		defer bar.end()
-		result, err = c.RestoreImage(ctx, name, q, steps(cmd.ErrOrStderr(), bar, &owner))
+		result, err = c.RestoreImage(ctx, name, q, steps(cmd.ErrOrStderr(), bar, &at))
 		if said := admin.OwnerOf(err); said != "" {
-			owner = qemu.Owner(said)
-		} else if err != nil && owner == qemu.Destination {
+			at.Owner = qemu.Owner(said)
+		} else if err != nil && at.Owner == qemu.Destination {
 			// It is the server that has gone.
-			err = fmt.Errorf("%w; %s", err, restoredTo(qemu.Progress{Owner: owner}, name))
+			err = fmt.Errorf("%w; %s", err, restoredTo(at, name))
 		}
 		return err
 	})
 	if err != nil {
-		return t.failedMove(cmd, owner, err)
+		return t.failedMove(cmd, at.Owner, err)
 	}
 	return t.printRestored(cmd, result)
 }

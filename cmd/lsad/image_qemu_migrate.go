@@ -61,7 +61,7 @@ this command finds it; if the command was ended, run it again with --resume.` + 
 			}
 			r, err := m.run(cmd.Context(), cmd.ErrOrStderr())
 			if err != nil {
-				return t.failedMove(cmd, r.Owner, fmt.Errorf("%w; %s", err, m.whereIs(r.Progress)))
+				return t.failedMove(cmd, r.Owner, fmt.Errorf("%w; %s", err, m.whereIs(r.Progress, err)))
 			}
 			return t.printMigrated(cmd, r)
 		},
@@ -80,9 +80,11 @@ this command finds it; if the command was ended, run it again with --resume.` + 
 }
 
 // whereIs tells who has the VM after a failure, and what to do.
-func (m *migration) whereIs(p qemu.Progress) string {
+func (m *migration) whereIs(p qemu.Progress, err error) string {
 	again := fmt.Sprintf("its memory is still in %s: have the destination listen again (migrate-recover), then run this command with --resume", m.ram)
 	switch {
+	case errors.Is(err, qemu.ErrSourceEnded):
+		return "it had not handed the VM over, which has ended with it; start it again from its disks. The destination has not got it"
 	case p.Owner == qemu.Nobody && p.Ran:
 		return "what the VM has done since it stopped at the source is lost; the source still has it as it was then, and cont in its monitor takes that back, if nothing was written to the disks since"
 	case p.Owner == qemu.Nobody:

@@ -5,6 +5,7 @@ import (
 
 	"lsad/memsvc"
 	"lsad/memsvc/qemu"
+	"lsad/server/admin"
 )
 
 // restoredTo tells who has the VM after a failed restore, and what to do.
@@ -22,12 +23,12 @@ func restoredTo(p qemu.Progress, name string) string {
 	return "the VM has been handed to the destination, which needs the rest of its memory from here: have it listen again (migrate-recover), then run lsad image restore " + name + " again, with --resume"
 }
 
-// phases shows the progress of a VM's way to its destination at to, and notes who has it.
-func phases(show *memsvc.Progress, to string, owner *atomic.Value) func(qemu.Progress) {
+// phases shows the progress of a VM's way to its destination at to, and notes how far that was last.
+func phases(show *memsvc.Progress, to string, last *atomic.Pointer[qemu.Progress]) func(qemu.Progress) {
 	step, done := "", int64(0)
 	return func(p qemu.Progress) {
 		total := p.TotalPages * qemu.PageSize
-		owner.Store(p.Owner)
+		last.Store(&p)
 		if text := phaseText(p, to); text != step {
 			step, done = text, 0
 			show.Begin(step, total)
@@ -35,6 +36,14 @@ func phases(show *memsvc.Progress, to string, owner *atomic.Value) func(qemu.Pro
 		show.Add(p.SentPages*qemu.PageSize - done)
 		done = p.SentPages * qemu.PageSize
 	}
+}
+
+// lastHeard adds to the progress of a job who had its VM last, if that is known.
+func lastHeard(p admin.JobProgress, last *qemu.Progress) admin.JobProgress {
+	if last != nil {
+		p.Owner, p.Ran = string(last.Owner), last.Ran
+	}
+	return p
 }
 
 func phaseText(p qemu.Progress, to string) string {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,27 +18,32 @@ import (
 
 // RestoreImage implements admin.ImageVMs.
 func (i *images) RestoreImage(ctx context.Context, name string, q admin.RestoreImage, progress func(admin.JobProgress)) (admin.Restored, error) {
-	var owner atomic.Value // of qemu.Owner
+	var last atomic.Pointer[qemu.Progress]
 	tell := func(p admin.JobProgress) {
-		if o, ok := owner.Load().(qemu.Owner); ok {
-			p.Owner = string(o)
-		}
-		progress(p)
+		progress(lastHeard(p, last.Load()))
 	}
 	r, err := withProgress(tell, func(show *memsvc.Progress) (restoration, error) {
-		return i.restore(ctx, name, q, phases(show, orElse(q.To, q.QMP), &owner))
+		return i.restore(ctx, name, q, phases(show, orElse(q.To, q.QMP), &last))
 	})
 	if err != nil && r.endedWell(ctx, q) {
 		r.MissingPages, err = r.progress.TotalPages-r.progress.SentPages, nil
 	}
 	if err != nil {
-		err = fmt.Errorf("image %q: %w; %s", name, err, restoredTo(r.progress, name))
+		err = fmt.Errorf("%w; %s", ofImage(name, err), restoredTo(r.progress, name))
 		i.server.log.Error("a restore failed", "image", name, "to", q.To, "owner", r.Owner, "error", err)
 		return admin.Restored{}, admin.Owned(coded(err), r.Owner)
 	}
 	i.server.log.Info("restored a VM from image "+name, "to", q.To, "to_run_seconds", r.ToRunSeconds, "took_seconds", r.TookSeconds,
 		"data_pages", r.DataPages, "zero_pages", r.ZeroPages, "asked_for", r.Demanded, "losses", r.Losses, "missing_pages", r.MissingPages)
 	return r.Restored, nil
+}
+
+// ofImage has an error name the image, if it does not yet, as those of the image itself do.
+func ofImage(name string, err error) error {
+	if text := fmt.Sprintf("image %q", name); strings.Contains(err.Error(), text) {
+		return err
+	}
+	return fmt.Errorf("image %q: %w", name, err)
 }
 
 // restoration is a restore, successful or not.

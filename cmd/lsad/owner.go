@@ -47,12 +47,13 @@ const exitCodes = `
 Exit codes: 0, done. 1, it failed and the VM is not at the destination. 2, it was called wrongly. 3, it failed and
 the VM is at the destination, or may be. With --json a failure is an object with owner and error.`
 
-// steps shows the progress of a restore, and a line for each change of it, which says who has the VM. It notes the owner.
-func steps(out io.Writer, bar *bar, owner *qemu.Owner) func(admin.JobProgress) {
+// steps shows the progress of a restore, and a line for each change of it, which says who has the VM. It notes the owner,
+// and whether the VM has run there.
+func steps(out io.Writer, bar *bar, at *qemu.Progress) func(admin.JobProgress) {
 	step := ""
 	return func(p admin.JobProgress) {
 		if p.Owner != "" {
-			*owner = qemu.Owner(p.Owner)
+			at.Owner, at.Ran = qemu.Owner(p.Owner), p.Ran
 		}
 		if p.Step != step {
 			step = p.Step

@@ -5,11 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/spf13/cobra"
 
+	"lsad/memsvc"
 	"lsad/memsvc/qemu"
+	"lsad/server/admin"
 )
 
 // TestOwnerInExit holds that the exit code and the JSON of a failure say who has the VM.
@@ -29,5 +34,34 @@ func TestOwnerInExit(t *testing.T) {
 	}
 	if exitCodeOf(errors.New("else")) != exitFailed {
 		t.Error("any other failure")
+	}
+}
+
+// TestLastHeard holds that what a restore has said last is what its end goes by when the server is killed: whether the
+// VM has run at the destination above all.
+func TestLastHeard(t *testing.T) {
+	for _, ran := range []bool{false, true} {
+		var last atomic.Pointer[qemu.Progress]
+		phases(&memsvc.Progress{}, "unix:/there", &last)(qemu.Progress{Phase: qemu.Running, Owner: qemu.Destination, Ran: ran})
+		at := qemu.Progress{Owner: qemu.Source}
+		steps(io.Discard, newBar(io.Discard), &at)(lastHeard(admin.JobProgress{Step: "runs"}, last.Load()))
+		if at.Owner != qemu.Destination || at.Ran != ran {
+			t.Errorf("ran %v: heard %+v", ran, at)
+		}
+		if text := restoredTo(at, "vm"); strings.Contains(text, "has not shown") == ran {
+			t.Errorf("ran %v: %s", ran, text)
+		}
+	}
+}
+
+// TestOfImage holds that the failure of a restore names the image once.
+func TestOfImage(t *testing.T) {
+	for text, want := range map[string]string{
+		`image "vm" not found`: `image "vm" not found`,
+		"connection refused":   `image "vm": connection refused`,
+	} {
+		if got := ofImage("vm", errors.New(text)).Error(); got != want {
+			t.Errorf("%s: %s", text, got)
+		}
 	}
 }

@@ -103,7 +103,7 @@ func serve(ctx context.Context, c *config.Config, stdout, stderr io.Writer) erro
 	}
 	ctx, interrupt := context.WithCancel(ctx)
 	defer interrupt()
-	defer onSignals(log, interrupt)()
+	defer cut{"nothing acknowledged is lost", func() {}, os.Exit}.onSignals(log, interrupt)()
 	unix.Umask(0o077) // what is made is private; sockets are opened to the group afterwards
 
 	s := &server{cfg: c, log: log, notify: newNotifier(os.Getenv, os.Getpid())}
@@ -127,9 +127,16 @@ func serve(ctx context.Context, c *config.Config, stdout, stderr io.Writer) erro
 	return failed
 }
 
+// cut is how a program ends at once.
+type cut struct {
+	means string // for people
+	last  func() // called before
+	exit  func(code int)
+}
+
 // onSignals calls interrupt at the first SIGINT or SIGTERM and ends the process at the second. The function it
 // returns ends that.
-func onSignals(log *slog.Logger, interrupt func()) (stop func()) {
+func (c cut) onSignals(log *slog.Logger, interrupt func()) (stop func()) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM)
 	done, ended := make(chan struct{}), make(chan struct{})
@@ -141,8 +148,10 @@ func onSignals(log *slog.Logger, interrupt func()) (stop func()) {
 				return
 			case sig := <-signals:
 				if n > 0 {
-					log.Warn("second signal: ending at once; nothing acknowledged is lost", "signal", sig)
-					os.Exit(exitFailed)
+					log.Warn("second signal: ending at once; "+c.means, "signal", sig)
+					c.last()
+					c.exit(exitFailed)
+					return
 				}
 				log.Info("stopping; a second signal ends at once", "signal", sig)
 				interrupt()

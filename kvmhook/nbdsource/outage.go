@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"syscall"
 	"time"
 
@@ -83,7 +84,7 @@ func (s *Source) reached() {
 	s.mu.Lock()
 	ended := !s.since.IsZero()
 	lasted := time.Since(s.since)
-	s.since = time.Time{}
+	s.since, s.why = time.Time{}, nil
 	s.mu.Unlock()
 	if ended {
 		s.o.Logger.Info("the source answers again", "source", s.target.String(), "outage_seconds", lasted.Seconds())
@@ -107,6 +108,12 @@ func (s *Source) unreached(began time.Time, err error) error {
 		s.since = began
 	}
 	lasted := time.Since(s.since)
+	var late net.Error // what cuts the last attempt short tells nothing
+	if !errors.As(err, &late) || !late.Timeout() {
+		s.why = err
+	} else if s.why != nil {
+		err = fmt.Errorf("%w, and before that %w", err, s.why)
+	}
 	s.mu.Unlock()
 	if first {
 		s.o.Logger.Warn("the source does not answer: guests wait for their pages", "source", s.target.String(), "error", err)

@@ -50,6 +50,7 @@ type Source struct {
 
 	mu    sync.Mutex
 	since time.Time // the outage began; zero while there is none
+	why   error     // the newest failure of the outage that is not just the end of its time
 }
 
 // Open connects to an export once; the other connections follow when they are needed. Here an outage is an error at

@@ -243,6 +243,9 @@ func TestOutageTooLong(t *testing.T) {
 		if !errors.Is(err, kvmhook.ErrSource) || errors.Is(err, kvmhook.ErrLost) || !strings.Contains(err.Error(), "out of reach") {
 			t.Errorf("got %v", err)
 		}
+		if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("it does not say why: %v", err)
+		}
 	}
 }
 

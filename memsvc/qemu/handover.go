@@ -189,7 +189,11 @@ func (h *handover) completed(ctx context.Context) error {
 
 // giveBack has the source run the VM again, as it was.
 func (h *handover) giveBack(ctx context.Context) error {
-	if err := h.resume(ctx); err != nil {
+	err := h.resume(ctx)
+	if errors.Is(err, qmp.ErrClosed) {
+		return err // there is nobody to see to
+	}
+	if err != nil {
 		return fmt.Errorf("the source does NOT run the VM again, see to it there (query-status, then cont): %w", err)
 	}
 	return h.putBack(ctx)

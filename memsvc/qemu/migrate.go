@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -65,7 +66,7 @@ type Standstill struct {
 // Migrate moves a running VM whose RAM is a shared file, by post-copy: its QEMU hands over the device state and stays
 // behind, stopped, and the pages come from the file. Only the device state makes the VM wait, whatever its size.
 //
-// The result says who has the VM, also beside an error. While that is Source any failure, and the end of ctx, has the
+// The result says who has the VM, also beside an error: Nobody if the source ends before it has handed it over. While that is Source any failure, and the end of ctx, has the
 // source run on. From the moment when it is Destination the source must never run again; if Migrate fails then, the
 // VM waits at the destination for the rest of its memory, which is in the file still: go on with Resume.
 func Migrate(ctx context.Context, o MigrateOptions) (Migrated, error) {
@@ -75,6 +76,10 @@ func Migrate(ctx context.Context, o MigrateOptions) (Migrated, error) {
 		err = m.again(ctx)
 	} else {
 		err = m.move(ctx)
+	}
+	if m.result.Owner == Source && errors.Is(err, qmp.ErrClosed) { // of the source: the other one is not asked before
+		m.result.Owner = Nobody
+		err = fmt.Errorf("%w: %w", ErrSourceEnded, err)
 	}
 	if err != nil {
 		return m.result, fmt.Errorf("migrate: %w", err)

@@ -27,6 +27,7 @@ type fakeSource struct {
 	share bool
 	kvm   bool
 	fault string // command that fails, or "cut", "failed"
+	ends  bool   // it ends where a command fails
 	// stops, if not nil, is awaited before the stream goes on behind its head and the VM stops.
 	stops <-chan struct{}
 
@@ -82,6 +83,9 @@ func (f *fakeSource) serve(conn net.Conn) {
 		f.log = append(f.log, q.Execute)
 		result, err := f.execute(q.Execute, q.Arguments)
 		f.mu.Unlock()
+		if err != nil && f.ends {
+			return
+		}
 		if err != nil {
 			enc.Encode(map[string]any{"id": q.ID, "error": map[string]string{"class": "GenericError", "desc": err.Error()}})
 			continue
@@ -330,6 +334,8 @@ func TestMigrateFails(t *testing.T) {
 		{"another file", func(r *migrateRig) { r.src.file = "/dev/null" }, Source, false, "memory-backend-file"},
 		{"no capabilities", func(r *migrateRig) { r.src.fault = "migrate-set-capabilities" }, Source, false, "script"},
 		{"migrate refused", func(r *migrateRig) { r.src.fault = "migrate" }, Source, true, "script"},
+		{"source ends", func(r *migrateRig) { r.src.fault, r.src.ends = "migrate", true }, Nobody, false, "source's QEMU has ended"},
+		{"source ends while it is asked", func(r *migrateRig) { r.src.fault, r.src.ends = "query-memdev", true }, Nobody, false, "source's QEMU has ended"},
 		{"stream cut", func(r *migrateRig) { r.src.fault = "cut" }, Source, true, "too early"},
 		{"source fails at the end", func(r *migrateRig) { r.src.fault = "failed" }, Source, true, "failed"},
 		{"nobody there", func(r *migrateRig) {

@@ -26,7 +26,8 @@ type Owner string
 const (
 	Source      Owner = "source"
 	Destination Owner = "destination"
-	// Nobody: the destination's QEMU has ended, and the VM that was handed to it.
+	// Nobody: the destination's QEMU has ended, and the VM that was handed to it; or the source's has, before that
+	// (ErrSourceEnded).
 	Nobody Owner = "nobody"
 )
 

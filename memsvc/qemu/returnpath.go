@@ -54,10 +54,10 @@ func (l *link) read(s *session, shelter *shelter) error {
 		case err != nil:
 			return connError(err)
 		case want.count > 0:
-			s.demand.push(want)
 			if loaded && shelter != nil {
-				shelter.sign()
+				shelter.sign() // before the sender wakes: it tells
 			}
+			s.demand.push(want)
 			continue
 		}
 		loaded = loaded || isPong(pingLoaded)(m)

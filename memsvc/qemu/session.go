@@ -82,7 +82,7 @@ func (s *session) pageSize(b Block) int64 {
 	return PageSize
 }
 
-// tell reports progress: always if the phase changes, else now and then.
+// tell reports progress: always if the phase changes or the destination has shown that it runs, else now and then.
 func (s *session) tell(phase Phase) {
 	const often = 100 * time.Millisecond
 	if phase == Running && s.leaving {
@@ -90,11 +90,12 @@ func (s *session) tell(phase Phase) {
 	}
 	now := time.Now()
 	p := &s.progress
-	if p.Phase == phase && now.Sub(s.reported) < often {
+	ran := p.Ran || s.shelter != nil && s.shelter.proven()
+	if p.Phase == phase && p.Ran == ran && now.Sub(s.reported) < often {
 		return
 	}
 	s.reported = now
-	p.Phase, p.Demanded, p.Took = phase, s.demand.count(), now.Sub(s.began)
+	p.Phase, p.Ran, p.Demanded, p.Took = phase, ran, s.demand.count(), now.Sub(s.began)
 	p.TotalPages, p.SentPages = s.sent.Len(), s.sent.Count()
 	if s.report != nil {
 		s.report(*p)

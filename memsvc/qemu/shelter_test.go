@@ -154,3 +154,33 @@ func TestShelter(t *testing.T) {
 		t.Errorf("without a sign: %v", err)
 	}
 }
+
+// TestRunsIsTold holds that progress says so when the destination has shown that it runs, and not before: who hears
+// no more after that has to know.
+func TestRunsIsTold(t *testing.T) {
+	s := testState()
+	dst := newFakeDest(t, s)
+	dst.run, dst.wants = make(chan struct{}), []pageRange{{250, 1}}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	late := time.AfterFunc(5*time.Second, cancel)
+	defer late.Stop()
+	var told []bool
+	o := RestoreOptions{State: s, RAM: testRAM(s, 4), Dial: dst.dial, NoFill: true}
+	o.Progress = func(p Progress) {
+		if p.Phase != Running {
+			return
+		}
+		if told = append(told, p.Ran); p.Ran {
+			cancel()
+		} else if len(told) == 1 {
+			close(dst.run)
+		}
+	}
+	if _, err := Restore(ctx, o); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if len(told) < 2 || told[0] || !told[len(told)-1] {
+		t.Errorf("that it runs: %v", told)
+	}
+}

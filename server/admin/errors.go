@@ -45,6 +45,9 @@ var statusOf = map[Code]int{
 // ErrNoServer is what a Client's error Is when nobody answers.
 var ErrNoServer = errors.New("no server")
 
+// ErrStopped is what a Client's error Is when the server has ended in the middle of a job.
+var ErrStopped = errors.New("it stopped in the middle of the work")
+
 // Error is an error with a code, on both sides of the connection.
 type Error struct {
 	Code    Code   `json:"code"`

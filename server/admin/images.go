@@ -108,6 +108,7 @@ type JobProgress struct {
 	DoneBytes  int64  `json:"done_bytes"`      // of the step
 	TotalBytes int64  `json:"total_bytes"`     // 0 where that is not known
 	Owner      string `json:"owner,omitempty"` // of a VM that is restored: source or destination
+	Ran        bool   `json:"ran,omitempty"`   // the destination has shown that it runs that VM
 }
 
 // WorkingSet is the order in which chunks of an image are first touched after a restore.

@@ -179,7 +179,7 @@ func TestImport(t *testing.T) {
 	if _, err := c.ImportImage(t.Context(), ImportImage{Name: "fails"}, nil); CodeOf(err) != CodeNoSpace {
 		t.Errorf("an import that fails: %v", err)
 	}
-	if _, err := c.ImportImage(t.Context(), ImportImage{Name: "panics"}, nil); err == nil || errors.Is(err, ErrNoServer) {
+	if _, err := c.ImportImage(t.Context(), ImportImage{Name: "panics"}, nil); !errors.Is(err, ErrStopped) || errors.Is(err, ErrNoServer) {
 		t.Errorf("a server that stops in the middle: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

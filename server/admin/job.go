@@ -76,7 +76,7 @@ func runJob[T any](ctx context.Context, c *Client, path string, in any, progress
 	if err = lines.Err(); err == nil {
 		err = io.ErrUnexpectedEOF
 	}
-	return result, fmt.Errorf("server at %s: it stopped in the middle of the work: %w", c.where, err)
+	return result, fmt.Errorf("server at %s: %w: %w", c.where, ErrStopped, err)
 }
 
 // open sends in (unless nil) as JSON and returns the body of the answer, if the answer is not an error.

@@ -84,9 +84,12 @@ type message struct {
 	} `json:"timestamp"`
 }
 
+// greetPatience is how long a monitor may take to greet, which it does at once.
+const greetPatience = 10 * time.Second
+
 func (c *Client) greet(ctx context.Context) error {
 	// One monitor has one client: a second one waits for the first to leave, without a word.
-	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("no greeting: another program has this monitor open"))
+	ctx, cancel := context.WithTimeoutCause(ctx, greetPatience, errors.New("no greeting: another program has this monitor open, or this is no QMP socket"))
 	defer cancel()
 	m, err := c.receive(ctx)
 	var noJSON *json.SyntaxError // what the monitor for people greets with, and any other server
