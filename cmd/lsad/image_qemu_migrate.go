@@ -84,7 +84,7 @@ func (m *migration) whereIs(p qemu.Progress, err error) string {
 	again := fmt.Sprintf("its memory is still in %s: have the destination listen again (migrate-recover), then run this command with --resume", m.ram)
 	switch {
 	case errors.Is(err, qemu.ErrSourceEnded):
-		return "it had not handed the VM over, which has ended with it; start it again from its disks. The destination has not got it"
+		return "it had not handed the VM over, and its monitor has closed: see that it has ended, then start the VM again from its disks. The destination has not got it"
 	case p.Owner == qemu.Nobody && p.Ran:
 		return "what the VM has done since it stopped at the source is lost; the source still has it as it was then, and cont in its monitor takes that back, if nothing was written to the disks since"
 	case p.Owner == qemu.Nobody:

@@ -17,7 +17,7 @@ var (
 	ErrLost = errors.New("connection lost")
 	// ErrEnded: the destination's QEMU has ended. Dial returns it when it knows.
 	ErrEnded = errors.New("the destination's QEMU has ended")
-	// ErrSourceEnded: the source's QEMU has ended before it had handed the VM over.
+	// ErrSourceEnded: the source's QEMU has closed its monitor, as it does when it ends, before it had handed the VM over.
 	ErrSourceEnded = errors.New("the source's QEMU has ended")
 )
 
