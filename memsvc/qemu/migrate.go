@@ -66,8 +66,8 @@ type Standstill struct {
 // Migrate moves a running VM whose RAM is a shared file, by post-copy: its QEMU hands over the device state and stays
 // behind, stopped, and the pages come from the file. Only the device state makes the VM wait, whatever its size.
 //
-// The result says who has the VM, also beside an error: Nobody if the source ends before it has handed it over. While that is Source any failure, and the end of ctx, has the
-// source run on. From the moment when it is Destination the source must never run again; if Migrate fails then, the
+// The result says who has the VM, also beside an error: Nobody if the source ends before it has handed it over. While
+// that is Source any failure, and the end of ctx, has the source run on. From the moment when it is Destination the source must never run again; if Migrate fails then, the
 // VM waits at the destination for the rest of its memory, which is in the file still: go on with Resume.
 func Migrate(ctx context.Context, o MigrateOptions) (Migrated, error) {
 	m := &mover{o: o, h: handover{monitor: o.Monitor}, result: Migrated{Progress: Progress{Owner: Source}}, began: time.Now()}
