@@ -175,7 +175,7 @@ func (f *filler) yield() {
 }
 
 // leave is where a worker finds nothing more to do. The last one stays until what faults have asked for has come, and goes
-// on if some of that is missing again; if not all is filled.
+// on if some of that is missing again; if none is, all is filled. It says whether the worker is to end.
 func (f *filler) leave() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
