@@ -68,6 +68,11 @@ func TestSocketActivation(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "n.sock")); err != nil {
 		t.Errorf("the socket that systemd keeps is gone: %v", err)
 	}
+	// A client of libnbd may start the server itself. Its socket has no name.
+	out := mustSh(t, dir, "nbdinfo --size -- [ "+lsadBinary+" serve "+strings.Join(small, " ")+" ]")
+	if strings.TrimSpace(out) == "" {
+		t.Errorf("a server that nbdinfo starts says %q", out)
+	}
 	r := lsadEnv(t, dir, []string{"LISTEN_FDS=1", "LISTEN_FDNAMES=ndb"}, files[:1])
 	if r.code != 1 || !strings.Contains(r.stderr, `named "ndb"`) {
 		t.Errorf("a socket with a wrong name: %+v", r)

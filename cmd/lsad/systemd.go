@@ -27,7 +27,8 @@ const firstActivated = 3
 type activated map[string][]net.Listener
 
 // activatedListeners takes over the sockets that the environment speaks of. sd_listen_fds(3): LISTEN_PID must be
-// this process, LISTEN_FDS is how many there are, LISTEN_FDNAMES are their names, separated by colons.
+// this process, LISTEN_FDS is how many there are, LISTEN_FDNAMES are their names, separated by colons; a
+// socket without a name is one for NBD.
 func activatedListeners(getenv func(string) string, pid int) (activated, error) {
 	if getenv("LISTEN_PID") != strconv.Itoa(pid) {
 		return nil, nil
@@ -39,9 +40,12 @@ func activatedListeners(getenv func(string) string, pid int) (activated, error) 
 	names := strings.Split(getenv("LISTEN_FDNAMES"), ":")
 	all := activated{}
 	for i := range n {
-		name := ""
+		name := "" // libnbd and systemd-socket-activate(1) give none, and want a server of NBD
 		if i < len(names) {
 			name = names[i]
+		}
+		if name == "" || name == "unknown" {
+			name = "nbd"
 		}
 		if name != "nbd" && name != "admin" && name != "http" {
 			return nil, fmt.Errorf("socket activation: a socket is named %q; use FileDescriptorName=nbd, admin or http", name)
