@@ -3,7 +3,6 @@ package crash
 import (
 	"fmt"
 	"math"
-	"slices"
 
 	"lsad/internal/blockdev"
 	"lsad/lsa"
@@ -45,27 +44,6 @@ func differs(a, b []tag, fade bool) int {
 		}
 	}
 	return -1
-}
-
-// sighting is a cell as a state shows it: one of these versions.
-type sighting struct {
-	vol      *volume
-	cell     int
-	versions []version // of before the crash
-	seen     tag
-	chosen   int  // the version that it is taken for: the first that holds seen at first
-	only     bool // no other holds it
-}
-
-// next chooses the next version that holds what was seen.
-func (s *sighting) next() bool {
-	for i := s.chosen + 1; i < len(s.versions); i++ {
-		if s.seen == unreadable || s.versions[i].tag == s.seen {
-			s.chosen = i
-			return true
-		}
-	}
-	return false
 }
 
 // oracle decides whether a state is one that the promises allow.
@@ -139,63 +117,6 @@ func (r *Run) checkRemembered(a *lsa.Array, at *instant) error {
 		}
 	}
 	return nil
-}
-
-// wroteBetween says whether something was written and acknowledged between two moments.
-func (r *Run) wroteBetween(from, to int64) bool {
-	return slices.ContainsFunc(r.writes, func(w *op) bool { return w.inv > from && w.ack != 0 && w.ack < to })
-}
-
-// durableAt is the moment before which all that was acknowledged must be there.
-func (r *Run) durableAt(at *instant) (int64, string) {
-	if !at.power {
-		return at.when, "the process died, the machine did not"
-	}
-	bound, why := int64(0), "nothing was durable"
-	for _, f := range r.flushes {
-		if at.damaged && !r.evident(f, at.when) {
-			continue
-		}
-		if f.ack != 0 && f.ack < at.when && f.inv > bound {
-			bound, why = f.inv, fmt.Sprintf("%s of %d-%d", f.kind, f.inv, f.ack)
-		}
-	}
-	return bound, why
-}
-
-// settledAt is when the last checkpoint began that was durable.
-func (r *Run) settledAt(at *instant) int64 {
-	if at.closed {
-		return at.when
-	}
-	settled := int64(0)
-	for _, c := range r.checkpoints {
-		if c.ack < at.when {
-			settled = max(settled, c.inv)
-		}
-	}
-	return settled
-}
-
-// evident says whether the log must show that a flush succeeded, though some of
-// its records were damaged: more later ones, that say so and that were
-// themselves flushed, than there was damage.
-func (r *Run) evident(f *op, when int64) bool {
-	for _, g := range r.flushes {
-		if g.ack == 0 || g.ack >= when {
-			continue
-		}
-		n := 0
-		for _, w := range r.writes {
-			if w.inv > f.ack && w.ack < g.inv {
-				n++
-			}
-		}
-		if f.ack != 0 && n > mostDamage {
-			return true
-		}
-	}
-	return false
 }
 
 // checkCatalog finds the administrative change that was the last.
@@ -295,42 +216,6 @@ func (o *oracle) sight(all []sighting, v *volume, cell int, t tag) ([]sighting, 
 
 var noVersions = []version{{}}
 
-func (s *sighting) history() string {
-	text := ""
-	for _, v := range s.versions[max(0, len(s.versions)-6):] {
-		if v.op == nil {
-			text += fmt.Sprintf(" [%d before]", v.tag)
-			continue
-		}
-		text += fmt.Sprintf(" [%d %s %d-%d failed=%v]", v.tag, v.op.kind, v.op.inv, v.op.ack, v.op.failed)
-	}
-	return text
-}
-
-// included is when the change that made the version at position k was asked for.
-func (s *sighting) included() int64 {
-	if o := s.versions[s.chosen].op; o != nil {
-		return o.inv
-	}
-	return 0
-}
-
-// excluded is when the first change was acknowledged that the state lacks.
-func (s *sighting) excluded(when, durable int64) (int64, *op) {
-	for _, v := range s.versions[s.chosen+1:] {
-		if v.op.kind == "failure" && v.op.ack >= durable {
-			continue
-		}
-		if !v.op.failed && v.op.ack != 0 {
-			if v.op.ack >= when {
-				break
-			}
-			return v.op.ack, v.op
-		}
-	}
-	return never, nil
-}
-
 // noneTorn: of one write, all cells of a block are there or none.
 func noneTorn(name string, cells []sighting) error {
 	for b := 0; b < len(cells); b += cellsPerBlock {
@@ -381,76 +266,3 @@ func (o *oracle) checkPrefix(cells []sighting, bound *int64, why *string) error 
 
 // gaps: changes of the volume may be missing from among others.
 func (o *oracle) gaps(v *volume) bool { return o.at.lost >= 0 && v.copies == 1 }
-
-// checkSnapshot: it is what the volume was at one moment between the request
-// and its end, and that is as durable as the snapshot.
-func (o *oracle) checkSnapshot(a *lsa.Array, volume string, s *snapshot) error {
-	name := volume + "@" + s.name
-	tags, err := readTags(a, name, s.blocks, o.at.mayFail(s.vol))
-	if err != nil {
-		return err
-	}
-	o.seen.snaps[s] = tags
-	if s.op != nil && (o.gaps(s.vol) || o.at.lost >= 0 && o.at.power && (s.op.ack == 0 || s.op.ack >= o.at.when)) {
-		for i, t := range tags {
-			if _, err := o.sight(nil, s.vol, i, t); err != nil {
-				return fmt.Errorf("snapshot %s: %w", name, err)
-			}
-		}
-		return nil
-	}
-	// Before it was made a write may have failed and not been voided yet, as it was when the snapshot was read: as long as
-	// neither is synced a crash may keep either.
-	underWay := s.op != nil && (s.op.ack == 0 || s.op.ack >= o.at.when)
-	if s.pinned != nil && !(underWay && o.at.faulted) {
-		for i, t := range tags {
-			if t != s.pinned[i] && t != unreadable { // which readTags refuses where it may not be
-				return fmt.Errorf("snapshot %s block %d cell %d: holds write %d, held %d; %s", name, i/cellsPerBlock, i, t, s.pinned[i], s.made())
-			}
-		}
-		return nil
-	}
-	return o.checkInstant(name, s, tags)
-}
-
-// made says when the snapshot was.
-func (s *snapshot) made() string {
-	if s.op == nil {
-		return "it was there when the life began"
-	}
-	return fmt.Sprintf("made %d-%d", s.op.inv, s.op.ack)
-}
-
-func (o *oracle) checkInstant(name string, s *snapshot, tags []tag) error {
-	cells := make([]sighting, 0, len(tags))
-	included := map[*op]bool{}
-	for i, t := range tags {
-		var err error
-		if cells, err = o.sight(cells, s.vol, i, t); err != nil {
-			return fmt.Errorf("snapshot %s: %w", name, err)
-		}
-		c := &cells[i]
-		if v := c.versions[c.chosen]; c.only && v.op != nil && v.op.kind == "write" && v.tag != 0 {
-			included[v.op] = true
-		}
-	}
-	for i := range cells {
-		c := &cells[i]
-		if next := c.chosen + 1; c.only && next < len(c.versions) {
-			if v := c.versions[next]; included[v.op] && !v.op.failed {
-				return fmt.Errorf("snapshot %s cuts write %d (%d-%d) in two at cell %d:%s", name, v.tag, v.op.inv, v.op.ack, c.cell, c.history())
-			}
-		}
-	}
-	bound, why := s.op.inv, "snapshot asked for"
-	if err := o.checkPrefix(cells, &bound, &why); err != nil {
-		return fmt.Errorf("snapshot %s: %w", name, err)
-	}
-	if s.op.ack != 0 && bound > s.op.ack {
-		return fmt.Errorf("snapshot %s ended at %d and holds what was asked for at %d (%s)", name, s.op.ack, bound, why)
-	}
-	if bound > o.bound && bound != s.op.inv {
-		o.bound, o.why = bound, "in snapshot "+name+": "+why
-	}
-	return nil
-}
