@@ -308,6 +308,7 @@ func lastDataBlock(t *testing.T, dir string) (path string, off int64) {
 }
 
 func TestDegraded(t *testing.T) {
+	oneByOne(t)
 	needTool(t, "qemu-io", "nbdinfo")
 	dir := t.TempDir()
 	p := serveIn(t, dir, small...)

@@ -63,6 +63,7 @@ func TestOperatingCommands(t *testing.T) {
 
 // TestOperatingBlocks runs the blocks of commands that the page says are tested, and looks for the metrics that it names.
 func TestOperatingBlocks(t *testing.T) {
+	oneByOne(t)
 	needTool(t, "nbdcopy", "nbdinfo", "curl", "openssl", "qemu-io")
 	dir := t.TempDir()
 	mustSh(t, dir, testedBlock(t, "tls"))

@@ -22,6 +22,7 @@ func gcStatusOf(t *testing.T, dir, device string) admin.GCDevice {
 // TestGCSettingsOfOtherDevices: marks that fit the devices there are do not keep a smaller one out, nor the server from
 // starting; and what was set for a device goes with it.
 func TestGCSettingsOfOtherDevices(t *testing.T) {
+	oneByOne(t)
 	dir := t.TempDir()
 	p := serveIn(t, dir, small...)
 	must(t, dir, "gc", "set", "--low=30")
@@ -47,6 +48,7 @@ func TestGCSettingsOfOtherDevices(t *testing.T) {
 
 // TestGCNamesOneDevice: of two devices whose files are called the same, the one that was named is set.
 func TestGCNamesOneDevice(t *testing.T) {
+	oneByOne(t)
 	dir := t.TempDir()
 	for _, d := range []string{"a", "b"} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {

@@ -203,6 +203,7 @@ func hookMetrics(t *testing.T, dir string) string {
 
 // A fork is served as long as nobody else can write it.
 func TestHookFork(t *testing.T) {
+	raced(t, "TestHook")
 	dir, _ := hookRig(t)
 	must(t, dir, "image", "fork", "vm1", "fork1")
 	c, err := nbdclient.Target{Network: "unix", Address: filepath.Join(dir, "lsad-data", "nbd.sock"), Export: "fork1"}.Dial(t.Context(), nbdclient.ClientOptions{})
@@ -234,6 +235,7 @@ func TestHookFork(t *testing.T) {
 // What the server on this machine told of an image is read from its devices, also while it is away, and when another
 // one was started.
 func TestHookDirect(t *testing.T) {
+	raced(t, "TestHook")
 	dir, server := hookRig(t)
 	p := startHook(t, dir, "--image", "vm1", "--no-fill", "--source-timeout", "1m")
 	v := bootVMM(t, dir)
@@ -307,6 +309,7 @@ func TestHookServerKilled(t *testing.T) {
 
 // A source that stays away for too long ends the hook, which says what that means.
 func TestHookSourceTimeout(t *testing.T) {
+	raced(t, "TestHookServerKilled")
 	dir, server := hookRig(t)
 	p := startHook(t, dir, "--image", "nbd+unix:///vm1?socket=lsad-data/nbd.sock", "--no-fill", "--source-timeout", "200ms")
 	v := bootVMM(t, dir)
@@ -324,6 +327,7 @@ func TestHookSourceTimeout(t *testing.T) {
 
 // Interrupted, the hook ends at once, and says so if a VM needed it.
 func TestHookInterrupted(t *testing.T) {
+	raced(t, "TestHook")
 	dir, _ := hookRig(t)
 	p := startHook(t, dir, "--image", "vm1")
 	p.stop()
@@ -366,6 +370,7 @@ func TestHookSources(t *testing.T) {
 }
 
 func TestHookUsage(t *testing.T) {
+	oneByOne(t)
 	dir := t.TempDir()
 	tests := []struct {
 		args []string

@@ -22,6 +22,7 @@ func otherImage(t *testing.T, dir, name string) {
 // An image is renamed and another one takes its name, before the hook has made all its connections, or while the server
 // is away: the hook ends, and the guest never sees a page of the other one.
 func TestHookOtherImage(t *testing.T) {
+	raced(t, "TestHookServerKilled")
 	for _, image := range []string{"vm1", "nbd+unix:///vm1?socket=lsad-data/nbd.sock"} {
 		for _, restart := range []bool{false, true} {
 			dir, server := hookRig(t)
@@ -55,6 +56,7 @@ func TestHookOtherImage(t *testing.T) {
 
 // A hook that is started again does not go on with another image of that name.
 func TestHookKilledOtherImage(t *testing.T) {
+	raced(t, "TestHookKilledWithServer")
 	dir, _ := hookRig(t)
 	systemd := newFakeSystemd(t)
 	p := systemd.start(dir, "hook --socket hook.sock --no-fill --image vm1", nil, "")

@@ -78,6 +78,7 @@ func (s *fakeSystemd) kept() (files []*os.File, names string) {
 // A hook that systemd keeps descriptors for is killed while threads wait for pages, and started again: the guest goes
 // on, and what was removed stays removed.
 func TestHookKilled(t *testing.T) {
+	raced(t, "TestHookKilledWithServer")
 	dir, server := hookRig(t)
 	systemd := newFakeSystemd(t)
 	args := "hook --socket hook.sock --no-fill --image nbd+unix:///vm1?socket=lsad-data/nbd.sock"

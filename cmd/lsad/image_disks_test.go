@@ -48,6 +48,7 @@ func TestDisksOf(t *testing.T) {
 
 // TestHookNeedsFork holds that a hook does not serve an image whose disks go on, unless it is told to, or its VM runs.
 func TestHookNeedsFork(t *testing.T) {
+	raced(t, "TestHook")
 	dir := t.TempDir()
 	p := serveIn(t, dir, small...)
 	makeRAM(t, filepath.Join(dir, "ram"), 1)

@@ -15,6 +15,7 @@ import (
 // TestImportKilled kills the server, or the command, by SIGKILL at random moments of an import. Then either the image is
 // there as a whole or nothing is left; the same import works again, and all space comes back.
 func TestImportKilled(t *testing.T) {
+	raced(t, "TestImageVM")
 	needTool(t, "nbdinfo", "cmp")
 	rounds := 4
 	if os.Getenv("LSAD_TEST") == "full" {

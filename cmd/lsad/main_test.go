@@ -69,6 +69,15 @@ func oneByOne(t *testing.T) {
 	}
 }
 
+// raced marks a test in which nothing runs beside anything that does not do so in another one as well, which the race
+// detector sees.
+func raced(t *testing.T, in string) {
+	t.Helper()
+	if race {
+		t.Skipf("what runs beside what in it does so in %s too", in)
+	}
+}
+
 // onlyFull skips a test that starts many programs one by one, unless all is to be run.
 func onlyFull(t *testing.T) {
 	t.Helper()

@@ -116,6 +116,7 @@ func (p *process) wantOut(name, other string) {
 
 // TestMetaDirs does to one metadata directory what disks do, and to the other one too.
 func TestMetaDirs(t *testing.T) {
+	raced(t, "TestMetaFails")
 	needTool(t, "qemu-io")
 	dir := t.TempDir()
 	serve := func() *process { return serveIn(t, dir, again...) } // the directories are remembered
@@ -188,6 +189,7 @@ func TestMetaDirs(t *testing.T) {
 
 // TestMetaConversion gives an array of one metadata directory a second one, and takes it away.
 func TestMetaConversion(t *testing.T) {
+	raced(t, "TestMetaFails")
 	needTool(t, "qemu-io")
 	dir := t.TempDir()
 	p := serveIn(t, dir, tiny...)
@@ -265,6 +267,7 @@ func fillUp(t *testing.T, dir string) {
 // TestMetaFull fills the file system of one metadata directory. Neither directory is out of service for that, and
 // nothing that was acknowledged is lost.
 func TestMetaFull(t *testing.T) {
+	raced(t, "TestMetaFails")
 	needTool(t, "qemu-io")
 	if os.Getuid() != 0 {
 		t.Skip("mounting a small file system takes root")
@@ -302,6 +305,7 @@ func TestMetaFull(t *testing.T) {
 // TestMetaTaken has another program take all room on the file system of the only metadata directory, the reserve of lsad
 // included, again and again. The server goes on, also over a stop, and has everything when there is room again.
 func TestMetaTaken(t *testing.T) {
+	raced(t, "TestMetaFails")
 	needTool(t, "qemu-io")
 	if os.Getuid() != 0 {
 		t.Skip("mounting a small file system takes root")
