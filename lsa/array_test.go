@@ -19,7 +19,7 @@ func TestModel(t *testing.T) {
 	case os.Getenv("LSAD_TEST") == "full":
 		steps = 300
 	}
-	for seed := uint64(1); seed <= seeds; seed++ {
+	for seed := uint64(1); seed <= seeds; seed += underRace {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) { runModel(t, seed, steps, 1+int(seed%4), 1) })
 		t.Run(fmt.Sprint("two copies, seed", seed), func(t *testing.T) { runModel(t, seed, steps, 2+int(seed%3), 2) })
 	}

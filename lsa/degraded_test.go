@@ -133,7 +133,7 @@ func (r *rig) expectPartly(h *Handle, want []byte) {
 // without a device.
 func TestDiesWhileGoingOn(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 5))
-	for after := int64(1); after < 60; after += 1 + rng.Int64N(3) {
+	for after := int64(1); after < 60; after += underRace * (1 + rng.Int64N(3)) {
 		r, h, data, _ := newPair(t, 3)
 		one := func() { // on the device that goes: a gap in the log
 			fill(data[:32<<10], rng)
@@ -162,7 +162,7 @@ func TestDiesWhileGoingOn(t *testing.T) {
 // a checkpoint, and comes back after the first opening without it was cut short.
 func TestLostDeviceKnewMost(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 5))
-	for after := int64(1); after < 40; after++ {
+	for after := int64(1); after < 40; after += underRace {
 		r, h, data, _ := newPair(t, 3)
 		const victim = 0
 		for r.newest() != victim {

@@ -1,0 +1,5 @@
+//go:build !race
+
+package lsa
+
+const underRace = 1
