@@ -75,6 +75,7 @@ type device struct {
 	free      int      // how many are segFree
 	turn      float64  // see Array.sooner
 	hostFull  bool     // the file system below had no room
+	storeLow  bool     // hostFull, but for the metadata store's file system
 	warm      int      // segments that are free or ready and allocated
 
 	busy atomic.Int32 // collections under way

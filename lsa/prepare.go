@@ -39,6 +39,9 @@ func (a *Array) prepareSegments() {
 			if news {
 				d.hostFull = err != nil
 			}
+			if fresh {
+				d.storeLow = errors.Is(err, errStoreRoom)
+			}
 			if err != nil {
 				d.ready = append(d.ready, seg)
 			} else {
@@ -48,10 +51,12 @@ func (a *Array) prepareSegments() {
 			}
 			a.append.mu.Unlock()
 			switch {
+			case news && errors.Is(err, errStoreRoom):
+				a.log.Error("the file system of the metadata store is nearly full, and a device gets no further segment; writes fail when what is prepared is used up", "device", d.dev.Name(), "error", err)
 			case news && err != nil:
 				a.log.Error("the file system below a device has no room for its next segment; writes fail when what is prepared is used up", "device", d.dev.Name(), "error", err)
 			case news:
-				a.log.Info("the file system below a device has room again", "device", d.dev.Name())
+				a.log.Info("there is room for a device's segments again", "device", d.dev.Name())
 			}
 			if err != nil {
 				break
@@ -109,9 +114,13 @@ func (a *Array) allocate(d *device, seg uint32) (fresh bool, err error) {
 	return true, err
 }
 
+// errStoreRoom: there may be room below the device, but there is next to none left for the metadata store, which writes
+// to the segment would need.
+var errStoreRoom = fmt.Errorf("%w: the room left is for the metadata store", ErrNoSpace)
+
 func (a *Array) takeRoomBelow(d *device, seg uint32) error {
 	if a.ballast.low(d.segBytes) {
-		return fmt.Errorf("%w: the room left is for the metadata store", ErrNoSpace)
+		return errStoreRoom
 	}
 	return d.dev.Allocate(d.offset(seg, 0), d.segBytes)
 }

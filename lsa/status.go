@@ -65,6 +65,7 @@ type DeviceInfo struct {
 	Emptied   int    `json:"segments_emptied"` // sealed, nothing live: unused after the next checkpoint
 	LiveBytes int64  `json:"live_bytes"`
 	HostFull  bool   `json:"host_full"` // the file system below it has no room for another segment
+	StoreLow  bool   `json:"store_low"` // it is that of the metadata store that has no room for what another segment would need
 }
 
 // Devices returns the devices in order of their slots.
@@ -86,7 +87,7 @@ func (a *Array) Devices() []DeviceInfo {
 		}
 		if d := devs[slot]; d != nil {
 			i.Name, i.Size, i.Unused = d.dev.Name(), d.dev.Size(), d.unused()
-			i.HostFull = d.hostFull
+			i.HostFull, i.StoreLow = d.hostFull && !d.storeLow, d.hostFull && d.storeLow
 			if i.State = row.State.String(); row.State == format.DeviceInService && !d.writable.Load() {
 				i.State = format.DeviceReadOnly.String()
 			}

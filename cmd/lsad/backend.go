@@ -105,6 +105,9 @@ func healthOf(st *lsa.Status) error {
 		default:
 			return errors.New("device " + deviceName(&d) + " is " + d.State)
 		}
+		if d.StoreLow {
+			return errors.New("the file system of the metadata is full, or nearly so")
+		}
 		if d.HostFull {
 			return errors.New("the file system below device " + deviceName(&d) + " is full")
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/signal"
 	"path/filepath"
@@ -43,8 +44,9 @@ func newDeviceRemove(t *target) *cobra.Command {
 		Short: "Move what a device holds to the others, and take it out of the array",
 		Long: `Move everything that a device holds to the other devices, and take it out of the array, while the
 server serves. DEVICE is a name or a slot, as lsad device list shows them. It is refused where the
-others have no room for it. Breaking the command off leaves the device in the array; what was moved
-by then stays where it is. Afterwards the device is blank and nothing uses it.`,
+others have no room for it. Breaking the command off, or stopping the server, leaves the device in
+the array unless all was moved by then; what was moved stays where it is. Afterwards the device is
+blank and nothing uses it.`,
 		Example: `  lsad device remove dev3
   lsad device remove 3`,
 		Args: takes("DEVICE"),
@@ -70,7 +72,8 @@ func newDeviceReplace(t *target) *cobra.Command {
 		Use:   "replace DEVICE PATH[:SIZE]",
 		Short: "Add a device, move what another holds away, and remove that",
 		Long: `Add a device and remove another, as lsad device add and lsad device remove do one after the other.
-If the second part fails or is broken off, both are in the array: remove the old one again later.`,
+If the second part fails or is broken off, both are in the array: remove the old one again later.
+(If all was moved when it was broken off, the old one may be gone: lsad device list shows it.)`,
 		Example: `  lsad device replace /dev/sdb /dev/sdd
   lsad device replace 2 /srv/lsad/dev4:4GiB`,
 		Args: takes("DEVICE", "PATH[:SIZE]"),
@@ -84,6 +87,9 @@ If the second part fails or is broken off, both are in the array: remove the old
 				}
 				removed, err := removeDevice(ctx, cmd, c, args[0], force)
 				if err != nil {
+					if errors.Is(err, errBrokenOff) {
+						return fmt.Errorf("%s is in the array now; %w", added.Name, err)
+					}
 					return fmt.Errorf("%s is in the array now, and %s still is: %w", added.Name, args[0], err)
 				}
 				return t.printDone(cmd, added, fmt.Sprintf("replaced %s by %s", removed.Name, added.Name))
@@ -108,12 +114,16 @@ func addDevice(ctx context.Context, c *admin.Client, arg string) (admin.Device, 
 
 // removeDevice shows how far it is while the server moves what the device holds.
 func removeDevice(ctx context.Context, cmd *cobra.Command, c *admin.Client, device string, force bool) (admin.Device, error) {
-	return watchWork(ctx, cmd, c, "moved", func(w admin.Work) (done, total int64) {
+	d, err := watchWork(ctx, cmd, c, "moved", func(w admin.Work) (done, total int64) {
 		if !w.Removal.Running {
 			return 0, 0
 		}
 		return min(w.Removal.DoneBytes, w.Removal.Bytes), w.Removal.Bytes
 	}, func(ctx context.Context) (admin.Device, error) { return c.RemoveDevice(ctx, device, force) })
+	if errors.Is(err, errBrokenOff) {
+		err = fmt.Errorf("remove device %s: %w: it stays in the array, unless all was moved by then: see lsad device list", device, err)
+	}
+	return d, err
 }
 
 // printDone says what was done, in words or, for programs, as what it concerned.

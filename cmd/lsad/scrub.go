@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/signal"
 
@@ -58,6 +59,9 @@ the command off ends the scrub.`,
 				ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 				defer stop()
 				r, err := runScrub(ctx, cmd, c, perSecond)
+				if errors.Is(err, errBrokenOff) {
+					return fmt.Errorf("scrub: %w: the server has ended it, and what it repaired stays", err)
+				}
 				if err != nil {
 					return err
 				}

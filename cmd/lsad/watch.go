@@ -2,12 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"lsad/server/admin"
 )
+
+// errBrokenOff: the command was interrupted while the server worked.
+var errBrokenOff = errors.New("broken off")
 
 // watchWork runs do, a long request to the server, and shows on a terminal how far the server says meanwhile that it
 // is. far takes that from the server's work, in bytes; with a total of 0 nothing is shown.
@@ -35,5 +39,8 @@ func watchWork[T any](ctx context.Context, cmd *cobra.Command, c *admin.Client, 
 	cancel()
 	<-ended
 	p.end()
+	if err != nil && ctx.Err() != nil {
+		err = errBrokenOff
+	}
 	return result, err
 }

@@ -136,23 +136,6 @@ func (c *copier) one(ctx context.Context, d difference) error {
 	return err
 }
 
-// heal mends damaged tables of the source with intact ones of the other side, which must be of the same generation. It
-// returns what still differs.
-func heal(ctx context.Context, src, dst *side, list []difference) ([]difference, error) {
-	back := copier{src: dst, dst: src, buf: make([]byte, copyChunk), progress: func(int64, int64) {}}
-	var left []difference
-	for _, d := range list {
-		if d.gone || !isTable(d.name) || src.checkTable(ctx, d.name) == nil || dst.checkTable(ctx, d.name) != nil {
-			left = append(left, d)
-			continue
-		}
-		if err := back.file(ctx, d.name); err != nil {
-			return nil, fmt.Errorf("mend %s: %w", src.path(d.name), err)
-		}
-	}
-	return left, src.syncDir()
-}
-
 // copyName is what a copy is called until it is whole.
 const copyName = "mirror.copy"
 

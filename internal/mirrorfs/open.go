@@ -134,11 +134,15 @@ func (m *FS) rebuild(ctx context.Context, c *choice, i int, trusted bool) error 
 		mark.id, mark.generation = src.state.id, src.state.generation
 	}
 	list, err := compare(ctx, src, dst, true)
-	if err == nil && trusted {
-		list, err = heal(ctx, src, dst, list)
+	var mended []string
+	if err == nil {
+		list, mended, err = heal(ctx, src, dst, list, trusted)
 	}
 	if err != nil {
 		return err
+	}
+	for _, name := range mended {
+		m.log.Warn("a damaged metadata file was mended with what the other directory has of it", "file", src.path(name), "other", dst.Dir)
 	}
 	m.log.Warn("making a metadata directory equal to the other", "dir", dst.Dir, "from", src.Dir, "reason", c.why[i], "files", len(list), "bytes", sizeOf(list))
 	if src.state == nil {

@@ -50,7 +50,10 @@ func (s *Server) deviceRoutes(mux *http.ServeMux, changes bool) {
 		if err := private(); err != nil {
 			return nil, err
 		}
-		return d.RemoveDevice(r.Context(), r.PathValue("device"), r.URL.Query().Get("force") == "true")
+		device, force := r.PathValue("device"), r.URL.Query().Get("force") == "true"
+		return untilStop(s, r, "remove device "+device, func(ctx context.Context) (Device, error) {
+			return d.RemoveDevice(ctx, device, force)
+		})
 	})
 }
 
@@ -60,7 +63,7 @@ func (c *Client) AddDevice(ctx context.Context, q AddDevice) (Device, error) {
 }
 
 // RemoveDevice takes a device out of the array. It takes as long as moving what
-// is on it; if ctx ends the device stays.
+// is on it; if ctx ends before that the device stays.
 func (c *Client) RemoveDevice(ctx context.Context, device string, force bool) (d Device, err error) {
 	path := "/v1/devices/" + url.PathEscape(device)
 	if force {

@@ -62,7 +62,7 @@ func (s *Server) maintenanceRoutes(mux *http.ServeMux) {
 		if q.BytesPerSecond < 0 {
 			return nil, Errorf(CodeInvalid, "scrub: %d bytes a second", q.BytesPerSecond)
 		}
-		return m.Scrub(r.Context(), q.BytesPerSecond)
+		return untilStop(s, r, "scrub", func(ctx context.Context) (ScrubReport, error) { return m.Scrub(ctx, q.BytesPerSecond) })
 	})
 }
 

@@ -40,6 +40,9 @@ type Server struct {
 	cfg     Config
 	metrics http.Handler
 	jobs    jobs
+
+	stopping context.Context // ends when a server of HTTP is told to shut down
+	stop     context.CancelFunc
 }
 
 // New makes a server.
@@ -47,12 +50,14 @@ func New(cfg Config) *Server {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Server{cfg: cfg, metrics: promhttp.HandlerFor(newRegistry(&cfg), promhttp.HandlerOpts{})}
+	s := &Server{cfg: cfg, metrics: promhttp.HandlerFor(newRegistry(&cfg), promhttp.HandlerOpts{})}
+	s.stopping, s.stop = context.WithCancel(context.Background())
+	return s
 }
 
 // HTTP makes a server for one listener. Who starts it stops it, with Shutdown.
 func (s *Server) HTTP(a Access) *http.Server {
-	return &http.Server{
+	h := &http.Server{
 		Handler:           s.Handler(a),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
@@ -61,6 +66,21 @@ func (s *Server) HTTP(a Access) *http.Server {
 		ErrorLog:          slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return context.Background() },
 	}
+	h.RegisterOnShutdown(s.stop)
+	return h
+}
+
+// untilStop does work that may take hours and can be broken off. It ends when the client goes away, and when the server
+// is stopped, which would wait for it.
+func untilStop[T any](s *Server, r *http.Request, what string, work func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(s.stopping, cancel)()
+	result, err := work(ctx)
+	if err != nil && ctx.Err() != nil && s.stopping.Err() != nil {
+		err = Errorf(CodeClosed, "%s: broken off: the server is stopping", what)
+	}
+	return result, err
 }
 
 // Handler answers requests with the rights of a.
