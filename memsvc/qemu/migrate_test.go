@@ -425,9 +425,30 @@ func TestMigrateResume(t *testing.T) {
 	if err != nil || m.Owner != Destination || !bytes.Equal(r.dst.ram, r.ram.data) {
 		t.Errorf("%+v, %v", m, err)
 	}
-	r.src.status = "running"
-	if _, err := Migrate(t.Context(), r.o); err == nil || !strings.Contains(err.Error(), "postmigrate") {
-		t.Errorf("while the source runs: %v", err)
+}
+
+// TestMigrateResumeFails holds who has the VM when another process cannot go on: not this side, unless it runs here.
+func TestMigrateResumeFails(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*fakeSource)
+		owner  Owner
+		text   string
+	}{
+		{"another file", func(f *fakeSource) { f.file = "/dev/null" }, Destination, "memory-backend-file"},
+		{"source ends", func(f *fakeSource) { f.fault, f.ends = "query-memdev", true }, Destination, "closed the monitor"},
+		{"paused", func(f *fakeSource) { f.status = "paused" }, Destination, "postmigrate"},
+		{"running", func(f *fakeSource) { f.status = "running" }, Source, "postmigrate"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := newRig(t)
+			r.src.status, r.o.Resume = "postmigrate", true
+			test.change(r.src)
+			m, err := Migrate(t.Context(), r.o)
+			if err == nil || !strings.Contains(err.Error(), test.text) || m.Owner != test.owner || m.Ran != (test.owner == Destination) {
+				t.Errorf("owner %s, ran: %v, %v", m.Owner, m.Ran, err)
+			}
+		})
 	}
 }
 
