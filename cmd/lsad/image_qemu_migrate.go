@@ -26,6 +26,7 @@ type migration struct {
 	ram, monitor, from, layout string
 	to, toMonitor              string
 	keepFree, resume           bool
+	met                        bool // the source's monitor has answered
 	rate, page                 sizeFlag
 	patience                   time.Duration
 }
@@ -89,6 +90,8 @@ func (m *migration) whereIs(p qemu.Progress, err error) string {
 		return "what the VM has done since it stopped at the source is lost; the source still has it as it was then, and cont in its monitor takes that back, if nothing was written to the disks since"
 	case p.Owner == qemu.Nobody:
 		return "it had not shown that it runs the VM, its own log says why; the source still has the VM, stopped: cont in its monitor takes it back"
+	case p.Owner != qemu.Destination && !m.met:
+		return "nothing was done to the VM"
 	case p.Owner != qemu.Destination:
 		return "the VM is at the source"
 	case !p.Ran:
@@ -114,6 +117,7 @@ func (m *migration) run(ctx context.Context, out io.Writer) (result qemu.Migrate
 		return result, err
 	}
 	defer monitor.Close()
+	m.met = true
 	to, err := connect(ctx, m.to, m.toMonitor, m.resume)
 	if err != nil {
 		return result, err
