@@ -142,6 +142,14 @@ func TestRestoreEnds(t *testing.T) {
 			if (printed.MissingPages > 0) != (code == 0) {
 				t.Errorf("%d pages are missing", printed.MissingPages)
 			}
+			if test.owner == "destination" && !test.to {
+				// It listens: one that waits for memory would not obey who opens its monitor now.
+				must(t, dir, "image", "restore", "vm", "--to", "unix:"+name+".incoming", "--resume")
+				r := lsad(t, dir, "image", "restore", "vm", "--qmp", name, "--resume")
+				if r.code != 3 || !strings.Contains(r.stderr, "nothing to resume") {
+					t.Errorf("resumed when it has everything: %+v", r)
+				}
+			}
 		})
 	}
 	must(t, dir, "image", "delete", "vm") // nobody has it open

@@ -136,7 +136,7 @@ func (t *target) restore(cmd *cobra.Command, name string, q admin.RestoreImage) 
 			at.Owner = qemu.Owner(said)
 		} else if err != nil && at.Owner == qemu.Destination {
 			// It is the server that has gone.
-			err = fmt.Errorf("%w; %s", err, restoredTo(at, name))
+			err = fmt.Errorf("%w; %s", err, restoredTo(at, name, q, err))
 		}
 		return err
 	})

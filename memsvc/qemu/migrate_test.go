@@ -392,6 +392,28 @@ func TestMigrateEnded(t *testing.T) {
 	}
 }
 
+// TestDestinationComplete holds that a destination which has everything ends the search for it: well, if all of it came
+// from here. Without that, the VM is another's, perhaps.
+func TestDestinationComplete(t *testing.T) {
+	s := testState()
+	d := newFakeDest(t, s)
+	d.dieAt = "end"
+	first := d.dial
+	complete := func(ctx context.Context) (net.Conn, error) {
+		conn, err := first(ctx)
+		first = func(context.Context) (net.Conn, error) { return nil, ErrComplete }
+		return conn, err
+	}
+	p, err := restoreTo(t, d, testRAM(s, 8), func(o *RestoreOptions) { o.Dial = complete })
+	if err != nil || p.Phase != Complete || p.Losses != 1 {
+		t.Errorf("the connection was lost at the end: %+v, %v", p, err)
+	}
+	p, err = restoreTo(t, d, testRAM(s, 8), func(o *RestoreOptions) { o.Dial, o.Resume = complete, true })
+	if !errors.Is(err, ErrComplete) || p.Owner != Destination {
+		t.Errorf("resumed: %+v, %v", p, err)
+	}
+}
+
 // TestMigrateCancelled holds that the end of the context before RUN gives the VM back.
 func TestMigrateCancelled(t *testing.T) {
 	r := newRig(t)
