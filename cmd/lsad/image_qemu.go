@@ -134,6 +134,10 @@ func (t *target) restore(cmd *cobra.Command, name string, q admin.RestoreImage) 
 		result, err = c.RestoreImage(ctx, name, q, steps(cmd.ErrOrStderr(), bar, &at))
 		if said := admin.OwnerOf(err); said != "" {
 			at.Owner = qemu.Owner(said)
+		} else if errors.Is(err, admin.ErrStopped) && at.Owner == qemu.Source {
+			// Progress comes now and then: the VM may have been handed over since.
+			at.Owner = qemu.Destination
+			err = fmt.Errorf("%w; %s", err, perhapsAt(name, q))
 		} else if err != nil && at.Owner == qemu.Destination {
 			// It is the server that has gone.
 			err = fmt.Errorf("%w; %s", err, restoredTo(at, name, q, err))

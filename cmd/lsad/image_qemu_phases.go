@@ -30,6 +30,12 @@ func restoredTo(p qemu.Progress, name string, q admin.RestoreImage, err error) s
 	return "the VM has been handed to the destination, which needs the rest of its memory from here: " + again
 }
 
+// perhapsAt says what to do where the server has ended and nothing was heard of the destination.
+func perhapsAt(name string, q admin.RestoreImage) string {
+	return "it is not known whether the destination has the VM: if its QEMU has ended, restore the image again; if query-status in its monitor says inmigrate, end it before that; if it says something else, or nothing, " +
+		againText(q.QMP, "run lsad image restore "+name+" again, with --resume")
+}
+
 // againText says what to do with a destination that lacks memory. With its monitor, run sees to it that it listens.
 func againText(monitor, run string) string {
 	if monitor != "" {
