@@ -193,7 +193,11 @@ func job[T any](t *target, cmd *cobra.Command, run func(context.Context, *admin.
 		result, err := run(ctx, c, bar.show)
 		bar.end()
 		if err != nil && ctx.Err() != nil {
-			return fmt.Errorf("%s: interrupted", strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" "))
+			name := strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
+			if errors.As(err, new(*admin.Error)) { // it says more: that a VM runs on
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return fmt.Errorf("%s: interrupted", name)
 		}
 		if err != nil {
 			return err
