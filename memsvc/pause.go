@@ -60,6 +60,8 @@ func (p *QMPPause) Owns(ctx context.Context, f *os.File) error {
 		switch backend, err := os.Stat(b.File); {
 		case b.Type == "memory-backend-file" && err == nil && !os.SameFile(info, backend), b.Type == "memory-backend-ram":
 			continue // another file, or none
+		case b.Type == "memory-backend-file" && b.Deleted:
+			return fmt.Errorf("%w: the file of the VM's RAM was deleted while the VM used it, what is at %s now is another one; save the VM by lsad image ingest", ErrInvalid, f.Name())
 		case b.Type == "memory-backend-file" && err == nil && !b.Share:
 			return fmt.Errorf("%w: %s backs the VM's RAM without share=on, what the guest has is not in it; save the VM by lsad image ingest", ErrInvalid, f.Name())
 		}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -81,6 +83,36 @@ func waitRunning(t *testing.T, c *qmp.Client) {
 	}
 }
 
+// TestServerGone holds what a restore and an ingest say whose server has ended before it said a word: it may have begun.
+func TestServerGone(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "lsad-data"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", filepath.Join(dir, "lsad-data", "admin.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 64<<10)) // whatever it is
+			conn.Close()
+		}
+	}()
+	s := begin(t, dir, "image", "restore", "vm", "--qmp", "a.qmp", "--json")
+	if code, printed := s.ends(t); code != 3 || printed.Owner != "destination" || !strings.Contains(printed.Error, "not known whether") {
+		t.Errorf("exit code %d, %+v; %s", code, printed, s.said())
+	}
+	if r := lsad(t, dir, "image", "ingest", "vm", "--qmp", "a.qmp"); r.code != 1 || !strings.Contains(r.stderr, "may stand still") {
+		t.Errorf("%+v", r)
+	}
+}
+
 // TestRestoreEnds holds what a restore says in the end, by its exit code and otherwise: who has the VM.
 func TestRestoreEnds(t *testing.T) {
 	needUserfaultfd(t)
@@ -141,6 +173,14 @@ func TestRestoreEnds(t *testing.T) {
 			}
 			if (printed.MissingPages > 0) != (code == 0) {
 				t.Errorf("%d pages are missing", printed.MissingPages)
+			}
+			if test.owner == "destination" && !test.to {
+				// It listens: one that waits for memory would not obey who opens its monitor now.
+				must(t, dir, "image", "restore", "vm", "--to", "unix:"+name+".incoming", "--resume")
+				r := lsad(t, dir, "image", "restore", "vm", "--qmp", name, "--resume")
+				if r.code != 3 || !strings.Contains(r.stderr, "nothing to resume") {
+					t.Errorf("resumed when it has everything: %+v", r)
+				}
 			}
 		})
 	}

@@ -134,9 +134,13 @@ func (t *target) restore(cmd *cobra.Command, name string, q admin.RestoreImage) 
 		result, err = c.RestoreImage(ctx, name, q, steps(cmd.ErrOrStderr(), bar, &at))
 		if said := admin.OwnerOf(err); said != "" {
 			at.Owner = qemu.Owner(said)
+		} else if errors.Is(err, admin.ErrStopped) && at.Owner == qemu.Source {
+			// Progress comes now and then: the VM may have been handed over since.
+			at.Owner = qemu.Destination
+			err = fmt.Errorf("%w; %s", err, perhapsAt(name, q))
 		} else if err != nil && at.Owner == qemu.Destination {
 			// It is the server that has gone.
-			err = fmt.Errorf("%w; %s", err, restoredTo(at, name))
+			err = fmt.Errorf("%w; %s", err, restoredTo(at, name, q, err))
 		}
 		return err
 	})
@@ -189,7 +193,11 @@ func job[T any](t *target, cmd *cobra.Command, run func(context.Context, *admin.
 		result, err := run(ctx, c, bar.show)
 		bar.end()
 		if err != nil && ctx.Err() != nil {
-			return fmt.Errorf("%s: interrupted", strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" "))
+			name := strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
+			if errors.As(err, new(*admin.Error)) { // it says more: that a VM runs on
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return fmt.Errorf("%s: interrupted", name)
 		}
 		if err != nil {
 			return err

@@ -26,6 +26,7 @@ type migration struct {
 	ram, monitor, from, layout string
 	to, toMonitor              string
 	keepFree, resume           bool
+	met                        bool // the source's monitor has answered
 	rate, page                 sizeFlag
 	patience                   time.Duration
 }
@@ -81,14 +82,18 @@ this command finds it; if the command was ended, run it again with --resume.` + 
 
 // whereIs tells who has the VM after a failure, and what to do.
 func (m *migration) whereIs(p qemu.Progress, err error) string {
-	again := fmt.Sprintf("its memory is still in %s: have the destination listen again (migrate-recover), then run this command with --resume", m.ram)
+	again := fmt.Sprintf("its memory is still in %s: %s", m.ram, againText(m.toMonitor, "run this command with --resume"))
 	switch {
 	case errors.Is(err, qemu.ErrSourceEnded):
 		return "it had not handed the VM over, and its monitor has closed: see that it has ended, then start the VM again from its disks. The destination has not got it"
+	case errors.Is(err, qemu.ErrComplete):
+		return hasAll
 	case p.Owner == qemu.Nobody && p.Ran:
 		return "what the VM has done since it stopped at the source is lost; the source still has it as it was then, and cont in its monitor takes that back, if nothing was written to the disks since"
 	case p.Owner == qemu.Nobody:
 		return "it had not shown that it runs the VM, its own log says why; the source still has the VM, stopped: cont in its monitor takes it back"
+	case p.Owner != qemu.Destination && !m.met:
+		return "nothing was done to the VM"
 	case p.Owner != qemu.Destination:
 		return "the VM is at the source"
 	case !p.Ran:
@@ -114,6 +119,7 @@ func (m *migration) run(ctx context.Context, out io.Writer) (result qemu.Migrate
 		return result, err
 	}
 	defer monitor.Close()
+	m.met = true
 	to, err := connect(ctx, m.to, m.toMonitor, m.resume)
 	if err != nil {
 		return result, err
@@ -134,7 +140,9 @@ func (m *migration) run(ctx context.Context, out io.Writer) (result qemu.Migrate
 	defer bar.end()
 	o.Progress = owners(out, bar, orElse(m.to, m.toMonitor))
 	raisePriority()
-	return qemu.Migrate(ctx, o)
+	result, err = qemu.Migrate(ctx, o)
+	to.leave(ctx, result.Progress, err)
+	return result, err
 }
 
 // listen opens the socket that takes the device state.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"sync/atomic"
 
 	"lsad/memsvc"
@@ -8,9 +9,15 @@ import (
 	"lsad/server/admin"
 )
 
+// hasAll is said of a destination that is asked to resume a VM which lacks nothing.
+const hasAll = "if this is its monitor, the VM is there as a whole, and there is nothing to resume"
+
 // restoredTo tells who has the VM after a failed restore, and what to do.
-func restoredTo(p qemu.Progress, name string) string {
+func restoredTo(p qemu.Progress, name string, q admin.RestoreImage, err error) string {
+	again := againText(q.QMP, "run lsad image restore "+name+" again, with --resume")
 	switch {
+	case errors.Is(err, qemu.ErrComplete):
+		return hasAll
 	case p.Owner == qemu.Nobody && !p.Ran:
 		return "it had not shown that it runs the VM, its own log says why; the image is as it was: restore it again"
 	case p.Owner == qemu.Nobody:
@@ -18,9 +25,23 @@ func restoredTo(p qemu.Progress, name string) string {
 	case p.Owner != qemu.Destination:
 		return "the VM does not run at the destination"
 	case !p.Ran:
-		return "the VM has been handed to the destination, which has not shown that it runs: if its QEMU has ended restore the image again, if not have it listen again (migrate-recover), then run lsad image restore " + name + " again, with --resume"
+		return "the VM has been handed to the destination, which has not shown that it runs: if its QEMU has ended restore the image again, if not " + again
 	}
-	return "the VM has been handed to the destination, which needs the rest of its memory from here: have it listen again (migrate-recover), then run lsad image restore " + name + " again, with --resume"
+	return "the VM has been handed to the destination, which needs the rest of its memory from here: " + again
+}
+
+// perhapsAt says what to do where the server has ended and nothing was heard of the destination.
+func perhapsAt(name string, q admin.RestoreImage) string {
+	return "it is not known whether the destination has the VM: if its QEMU has ended, restore the image again; if query-status in its monitor says inmigrate, end it before that; if it says something else, or nothing, " +
+		againText(q.QMP, "run lsad image restore "+name+" again, with --resume")
+}
+
+// againText says what to do with a destination that lacks memory. With its monitor, run sees to it that it listens.
+func againText(monitor, run string) string {
+	if monitor != "" {
+		return run
+	}
+	return "have it listen again (migrate-recover), then " + run
 }
 
 // phases shows the progress of a VM's way to its destination at to, and notes how far that was last.

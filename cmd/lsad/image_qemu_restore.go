@@ -29,7 +29,7 @@ func (i *images) RestoreImage(ctx context.Context, name string, q admin.RestoreI
 		r.MissingPages, err = r.progress.TotalPages-r.progress.SentPages, nil
 	}
 	if err != nil {
-		err = fmt.Errorf("%w; %s", ofImage(name, err), restoredTo(r.progress, name))
+		err = fmt.Errorf("%w; %s", ofImage(name, err), restoredTo(r.progress, name, q, err))
 		i.server.log.Error("a restore failed", "image", name, "to", q.To, "owner", r.Owner, "error", err)
 		return admin.Restored{}, admin.Owned(coded(err), r.Owner)
 	}
@@ -108,6 +108,7 @@ func (i *images) restore(ctx context.Context, name string, q admin.RestoreImage,
 	defer d.close()
 	o.Dial, o.Runs = d.dial, d.runs()
 	p, err := qemu.Restore(ctx, o)
+	d.leave(ctx, p, err)
 	r := restoration{restoredOf(p), p}
 	r.Prefetched, r.Recorded = len(order.Chunks), keeper.wait()
 	return r, err

@@ -3,13 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"lsad/internal/config"
 	"lsad/memsvc"
@@ -206,79 +204,6 @@ func absoluteAddr(text string) (config.Addr, error) {
 		err = fmt.Errorf("%w: %q is not an absolute path", memsvc.ErrInvalid, a.Address)
 	}
 	return a, err
-}
-
-// destination is a QEMU that waits for a VM, or that has one and has lost its source.
-type destination struct {
-	to      config.Addr
-	monitor *qmp.Client // nil: somebody else tells it to listen
-	qemu    *qemu.Receiver
-	lost    bool // it has to be told to listen again
-}
-
-// connect prepares a destination. Without an address it listens beside its monitor.
-func connect(ctx context.Context, to, socket string, resume bool) (*destination, error) {
-	if to == "" && socket != "" {
-		to = "unix:" + socket + ".incoming"
-	}
-	a, err := absoluteAddr(to)
-	if err != nil {
-		return nil, err
-	}
-	d := &destination{to: a, lost: resume}
-	if socket == "" {
-		return d, nil
-	}
-	if d.monitor, err = qmp.Dial(ctx, "unix", socket); err != nil {
-		return nil, err
-	}
-	if resume {
-		d.qemu = qemu.Found(d.monitor, qemuURI(a))
-		return d, nil
-	}
-	if d.qemu, err = qemu.Receive(ctx, d.monitor, qemuURI(a)); err != nil {
-		d.close()
-		return nil, fmt.Errorf("the destination: %w", err)
-	}
-	return d, nil
-}
-
-func (d *destination) close() {
-	if d.monitor != nil {
-		d.monitor.Close()
-	}
-}
-
-// dial connects; the first time as it is, later after a loss.
-func (d *destination) dial(ctx context.Context) (net.Conn, error) {
-	var again error
-	if d.monitor != nil && d.lost {
-		again = d.qemu.Recover(ctx) // it may listen already
-		if errors.Is(again, qemu.ErrEnded) {
-			return nil, again
-		}
-	}
-	conn, err := dialer(d.to)(ctx)
-	if err != nil {
-		return nil, errors.Join(again, err)
-	}
-	d.lost = true
-	return conn, nil
-}
-
-// runs is qemu.RestoreOptions.Runs, if there is a monitor to ask.
-func (d *destination) runs() func(context.Context) error {
-	if d.qemu == nil {
-		return nil
-	}
-	return d.qemu.Runs
-}
-
-func dialer(a config.Addr) func(context.Context) (net.Conn, error) {
-	return func(ctx context.Context) (net.Conn, error) {
-		d := net.Dialer{Timeout: 10 * time.Second}
-		return d.DialContext(ctx, a.Network, a.Address)
-	}
 }
 
 // qemuURI is an address as QEMU writes it.

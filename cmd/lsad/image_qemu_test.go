@@ -204,4 +204,25 @@ func TestMigrateUsage(t *testing.T) {
 	if r.code != 1 || !strings.Contains(r.stderr, "the VM is at the source") || runState(t, vm) != "running" {
 		t.Errorf("%+v", r)
 	}
+	// Another file that has got the name of its RAM would give it the memory of another VM.
+	if err := os.Remove(filepath.Join(dir, "ram")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "ram"), make([]byte, 16<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r = lsad(t, dir, "image", "migrate", "--ram", "ram", "--qmp", "a.qmp", "--to", "unix:nobody")
+	if r.code != 1 || !strings.Contains(r.stderr, "is another file; the VM is at the source") || runState(t, vm) != "running" {
+		t.Errorf("its file was deleted: %+v", r)
+	}
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "dead.qmp")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.SetUnlinkOnClose(false) // as that of a QEMU that was killed
+	dead.Close()
+	r = lsad(t, dir, "image", "migrate", "--ram", "ram", "--qmp", "dead.qmp", "--to", "unix:nobody")
+	if r.code != 1 || !strings.Contains(r.stderr, "nothing was done to the VM") {
+		t.Errorf("the source is not there: %+v", r)
+	}
 }

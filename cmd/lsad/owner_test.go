@@ -48,7 +48,7 @@ func TestLastHeard(t *testing.T) {
 		if at.Owner != qemu.Destination || at.Ran != ran {
 			t.Errorf("ran %v: heard %+v", ran, at)
 		}
-		if text := restoredTo(at, "vm"); strings.Contains(text, "has not shown") == ran {
+		if text := restoredTo(at, "vm", admin.RestoreImage{}, nil); strings.Contains(text, "has not shown") == ran {
 			t.Errorf("ran %v: %s", ran, text)
 		}
 	}

@@ -86,13 +86,18 @@ func (s Size) String() string {
 	return strconv.FormatInt(int64(s), 10)
 }
 
-// Human is the size for people, rounded: "1.5 GiB".
+// Human is the size for people, rounded: "1.5 GiB". One that was chosen in the next smaller unit stays in that where
+// rounding would make another one of it: "1025 MiB", which is not 1.0 GiB.
 func (s Size) Human() string {
-	for _, u := range units {
-		if s >= u.size {
-			v := float64(s) / float64(u.size)
-			return strconv.FormatFloat(v, 'f', 1, 64) + " " + u.name
+	for i, u := range units {
+		if s < u.size {
+			continue
 		}
+		if u.size >= GiB && s < 10*u.size && s%units[i+1].size == 0 && s*10%u.size != 0 {
+			return strconv.FormatInt(int64(s/units[i+1].size), 10) + " " + units[i+1].name
+		}
+		v := float64(s) / float64(u.size)
+		return strconv.FormatFloat(v, 'f', 1, 64) + " " + u.name
 	}
 	return strconv.FormatInt(int64(s), 10) + " B"
 }

@@ -67,7 +67,8 @@ func FuzzParseSize(f *testing.F) {
 }
 
 func TestHuman(t *testing.T) {
-	for want, n := range map[string]Size{"0 B": 0, "4.0 KiB": 4096, "1.5 GiB": 1536 * MiB, "1023 B": 1023} {
+	for want, n := range map[string]Size{"0 B": 0, "4.0 KiB": 4096, "1.5 GiB": 1536 * MiB, "1023 B": 1023,
+		"1025 MiB": 1025 * MiB, "9.5 GiB": 9728 * MiB, "1.0 GiB": GiB + 1, "10.0 GiB": 10*GiB + MiB, "2049 GiB": 2049 * GiB, "1.3 MiB": 1300 * KiB} {
 		if got := n.Human(); got != want {
 			t.Errorf("Size(%d).Human() = %q, want %q", n, got, want)
 		}

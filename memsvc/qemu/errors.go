@@ -17,6 +17,8 @@ var (
 	ErrLost = errors.New("connection lost")
 	// ErrEnded: the destination's QEMU has ended. Dial returns it when it knows.
 	ErrEnded = errors.New("the destination's QEMU has ended")
+	// ErrComplete: the destination lacks no memory, so that it takes none. Dial returns it when it knows.
+	ErrComplete = errors.New("the destination's QEMU says that it has all of its memory")
 	// ErrSourceEnded: the source's QEMU has closed its monitor, as it does when it ends, before it had handed the VM over.
 	ErrSourceEnded = errors.New("the source's QEMU has ended")
 )

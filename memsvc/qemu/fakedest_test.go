@@ -42,6 +42,7 @@ type fakeDest struct {
 	ran       bool
 	discarded map[string]bool
 	conns     int
+	resumed   bool
 }
 
 func newFakeDest(t testing.TB, s *State) *fakeDest {
@@ -184,6 +185,9 @@ func (c *fakeConn) command(cmd uint16, data []byte) error {
 	case cmdRecvBitmap:
 		return c.bitmap(string(data[1:]))
 	case cmdResume:
+		c.mu.Lock()
+		c.resumed = true
+		c.mu.Unlock()
 		if err := c.say(rpResumeAck, u32(resumeAckOK)); err != nil {
 			return err
 		}

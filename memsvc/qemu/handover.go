@@ -69,6 +69,9 @@ func (h *handover) backend(ctx context.Context, f os.FileInfo) (name string, err
 		if info, err := os.Stat(b.File); err != nil || !os.SameFile(info, f) {
 			continue
 		}
+		if b.Deleted {
+			return "", unsupported("the memory backend %q, whose file was deleted while the VM used it: what is at %s now is another file", b.ID, b.File)
+		}
 		if !b.Share {
 			return "", unsupported("the memory backend %q without share=on: its file is not what the guest has", b.ID)
 		}

@@ -90,6 +90,7 @@ func Migrate(ctx context.Context, o MigrateOptions) (Migrated, error) {
 type mover struct {
 	o       MigrateOptions
 	h       handover
+	status  string // of the source's QEMU at the beginning
 	ram     splitRAM
 	search  *search
 	session *session // nil until the VM's blocks are known
@@ -133,12 +134,16 @@ func (m *mover) move(ctx context.Context) (err error) {
 
 // again goes on with a migration whose process has died. All but the file's block was sent before the VM ran.
 func (m *mover) again(ctx context.Context) (err error) {
+	// Whatever keeps this from going on, the VM is where it was brought to: unless it is seen to run here.
+	m.result.Owner, m.result.Ran = Destination, true
 	if err := m.inspect(ctx, "postmigrate"); err != nil {
+		if m.status == "running" {
+			m.result.Owner, m.result.Ran = Source, false
+		}
 		return err
 	}
 	b := Block{Name: m.ram.name, Size: m.ram.size}
 	m.ram.blocks, m.ram.copies, m.ram.shared = []Block{b}, [][]byte{nil}, b
-	m.result.Owner = Destination
 	defer m.finish()
 	if err := m.open(ctx, &State{Blocks: m.ram.blocks}); err != nil {
 		return err
@@ -153,12 +158,12 @@ func (m *mover) inspect(ctx context.Context, want string) error {
 	if err != nil {
 		return err
 	}
-	status, err := m.h.status(ctx)
+	m.status, err = m.h.status(ctx)
 	if err != nil {
 		return err
 	}
-	if status != want {
-		return fmt.Errorf("the VM at the source is %s, it has to be %s for this", status, want)
+	if m.status != want {
+		return fmt.Errorf("the VM at the source is %s, it has to be %s for this", m.status, want)
 	}
 	m.ram.file, m.ram.size = m.o.RAM, info.Size()
 	m.ram.name, err = m.h.backend(ctx, info)

@@ -392,6 +392,28 @@ func TestMigrateEnded(t *testing.T) {
 	}
 }
 
+// TestDestinationComplete holds that a destination which has everything ends the search for it: well, if all of it came
+// from here. Without that, the VM is another's, perhaps.
+func TestDestinationComplete(t *testing.T) {
+	s := testState()
+	d := newFakeDest(t, s)
+	d.dieAt = "end"
+	first := d.dial
+	complete := func(ctx context.Context) (net.Conn, error) {
+		conn, err := first(ctx)
+		first = func(context.Context) (net.Conn, error) { return nil, ErrComplete }
+		return conn, err
+	}
+	p, err := restoreTo(t, d, testRAM(s, 8), func(o *RestoreOptions) { o.Dial = complete })
+	if err != nil || p.Phase != Complete || p.Losses != 1 {
+		t.Errorf("the connection was lost at the end: %+v, %v", p, err)
+	}
+	p, err = restoreTo(t, d, testRAM(s, 8), func(o *RestoreOptions) { o.Dial, o.Resume = complete, true })
+	if !errors.Is(err, ErrComplete) || p.Owner != Destination {
+		t.Errorf("resumed: %+v, %v", p, err)
+	}
+}
+
 // TestMigrateCancelled holds that the end of the context before RUN gives the VM back.
 func TestMigrateCancelled(t *testing.T) {
 	r := newRig(t)
@@ -425,9 +447,30 @@ func TestMigrateResume(t *testing.T) {
 	if err != nil || m.Owner != Destination || !bytes.Equal(r.dst.ram, r.ram.data) {
 		t.Errorf("%+v, %v", m, err)
 	}
-	r.src.status = "running"
-	if _, err := Migrate(t.Context(), r.o); err == nil || !strings.Contains(err.Error(), "postmigrate") {
-		t.Errorf("while the source runs: %v", err)
+}
+
+// TestMigrateResumeFails holds who has the VM when another process cannot go on: not this side, unless it runs here.
+func TestMigrateResumeFails(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*fakeSource)
+		owner  Owner
+		text   string
+	}{
+		{"another file", func(f *fakeSource) { f.file = "/dev/null" }, Destination, "memory-backend-file"},
+		{"source ends", func(f *fakeSource) { f.fault, f.ends = "query-memdev", true }, Destination, "closed the monitor"},
+		{"paused", func(f *fakeSource) { f.status = "paused" }, Destination, "postmigrate"},
+		{"running", func(f *fakeSource) { f.status = "running" }, Source, "postmigrate"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := newRig(t)
+			r.src.status, r.o.Resume = "postmigrate", true
+			test.change(r.src)
+			m, err := Migrate(t.Context(), r.o)
+			if err == nil || !strings.Contains(err.Error(), test.text) || m.Owner != test.owner || m.Ran != (test.owner == Destination) {
+				t.Errorf("owner %s, ran: %v, %v", m.Owner, m.Ran, err)
+			}
+		})
 	}
 }
 

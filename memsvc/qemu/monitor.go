@@ -111,14 +111,25 @@ func (r *Receiver) Runs(ctx context.Context) error {
 	}
 }
 
-// Recover has QEMU listen again after the connection was lost. It fails as long as QEMU has not noticed that, and with
-// ErrEnded if there is no QEMU any more.
+// Recover has QEMU listen again after the connection was lost. It fails as long as QEMU has not noticed that, with
+// ErrComplete if nothing is lacking, and with ErrEnded if there is no QEMU any more.
 func (r *Receiver) Recover(ctx context.Context) error {
 	err := r.recover(ctx)
+	if errors.Is(err, qmp.ErrCommand) && r.complete(ctx) {
+		err = fmt.Errorf("%w: %w", ErrComplete, err)
+	}
 	if errors.Is(err, qmp.ErrClosed) {
 		return fmt.Errorf("%w: %w", ErrEnded, err)
 	}
 	return err
+}
+
+// complete says whether QEMU knows that its VM has come as a whole. One that waits for memory does not answer.
+func (r *Receiver) complete(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	var m migration
+	return r.monitor.Execute(ctx, "query-migrate", nil, &m) == nil && m.Status == "completed"
 }
 
 func (r *Receiver) recover(ctx context.Context) error {

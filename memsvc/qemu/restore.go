@@ -17,7 +17,7 @@ type RestoreOptions struct {
 	// Zero are pages known to read as zeros, which are not read. Pages may join while Restore runs.
 	Zero *PageSet
 	// Dial connects to the destination, a QEMU that listens for a migration. It is called again after a connection
-	// was lost. An error that is ErrEnded says that there is nothing left to find.
+	// was lost. An error that is ErrEnded or ErrComplete says that there is nothing left to find.
 	Dial func(ctx context.Context) (net.Conn, error)
 	// Runs, if not nil, waits until the destination no longer waits for a migration, as its monitor tells. It is called when
 	// ctx ends before the destination has shown that it runs, beside everything but Dial.
@@ -198,27 +198,42 @@ func (s *session) recover(ctx context.Context, o RestoreOptions, err error) erro
 			s.progress.Owner = Nobody
 			return fmt.Errorf("%w: %w", dialErr, err)
 		}
+		if errors.Is(dialErr, ErrComplete) {
+			if s.ended { // it is what was sent here that it has
+				s.tell(Complete)
+				return nil
+			}
+			return fmt.Errorf("%w: %w", dialErr, err)
+		}
 		if dialErr != nil {
 			s.tell(Paused)
 			continue
 		}
-		resumed := false
-		err = s.with(ctx, conn, func(l *link) error {
-			s.tell(Resuming)
-			if err := s.resume(ctx, l); err != nil {
-				return fmt.Errorf("resume: %w", err)
-			}
-			resumed, s.progress.Ran = true, true
-			s.tell(Running)
-			return s.serve(ctx, l)
-		})
-		if err == nil {
+		resumed, again := s.resumeOn(ctx, conn)
+		if err = again; err == nil {
 			return nil
 		}
 		if resumed {
 			retry, since = firstRetry, time.Now()
 		}
 	}
+}
+
+// resumeOn resumes the VM on a new connection, and serves its memory there.
+func (s *session) resumeOn(ctx context.Context, conn net.Conn) (resumed bool, err error) {
+	shelter := newResumption(ctx, settlePatience)
+	defer shelter.end()
+	err = s.with(shelter.ctx, conn, func(l *link) error {
+		s.tell(Resuming)
+		if err := s.resume(shelter.ctx, l); err != nil {
+			return fmt.Errorf("resume: %w", err)
+		}
+		resumed, s.progress.Ran = true, true
+		shelter.sign()
+		s.tell(Running)
+		return s.serve(shelter.ctx, l)
+	})
+	return resumed, err
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -214,6 +214,22 @@ func TestResume(t *testing.T) {
 			t.Errorf("%+v, %v", p, err)
 		}
 	})
+	t.Run("interrupted", func(t *testing.T) {
+		d := newFakeDest(t, s)
+		d.ran = true
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		p, err := Restore(ctx, RestoreOptions{State: s, RAM: ram, Dial: d.dial, Resume: true, NoFill: true, Progress: func(p Progress) {
+			if p.Phase == Resuming {
+				cancel()
+			}
+		}})
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if !errors.Is(err, context.Canceled) || p.Owner != Destination || !d.resumed {
+			t.Errorf("%+v, %v; QEMU ends if it is left before it has resumed: %v", p, err, d.resumed)
+		}
+	})
 	t.Run("patience", func(t *testing.T) {
 		gone := func(context.Context) (net.Conn, error) { return nil, errScript }
 		p, err := Restore(t.Context(), RestoreOptions{State: s, RAM: ram, Dial: gone, Resume: true, Patience: time.Millisecond})

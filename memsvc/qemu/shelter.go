@@ -41,13 +41,26 @@ type shelter struct {
 
 func newShelter(parent context.Context, runs func(context.Context) error, bound time.Duration) *shelter {
 	s := &shelter{parent: parent, runs: runs, asked: make(chan struct{}), bound: bound}
-	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(parent))
+	s.start()
+	return s
+}
+
+// newResumption is a shelter for a connection on which a VM is resumed that had lost its source: QEMU before 8.2 ends if
+// that breaks before it has said that it goes on (its state is POSTCOPY_RECOVER then, and postcopy_pause_incoming takes it
+// for resumed). It holds from the beginning, also where parent has ended: the connection is there.
+func newResumption(parent context.Context, bound time.Duration) *shelter {
+	s := &shelter{parent: parent, asked: make(chan struct{}), bound: bound, held: true}
+	s.start()
+	return s
+}
+
+func (s *shelter) start() {
+	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(s.parent))
 	s.wg.Add(1)
-	s.stop = context.AfterFunc(parent, func() {
+	s.stop = context.AfterFunc(s.parent, func() {
 		defer s.wg.Done()
 		s.ended()
 	})
-	return s
 }
 
 // hold begins the time in which ctx outlives its parent; it fails if that has ended.

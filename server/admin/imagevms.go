@@ -70,9 +70,9 @@ func (s *Server) vmRoutes(mux *http.ServeMux, private bool) {
 			writeError(w, err)
 			return
 		}
-		serveJob(w, r, func(ctx context.Context, progress func(JobProgress)) (Image, error) {
+		serveJob(w, r, endable(&s.jobs, r, func(ctx context.Context, progress func(JobProgress)) (Image, error) {
 			return s.cfg.ImageVMs.IngestImage(ctx, q, progress)
-		})
+		}))
 	})
 	mux.HandleFunc("POST /v1/images/{name}/restore", func(w http.ResponseWriter, r *http.Request) {
 		var q RestoreImage
@@ -88,9 +88,10 @@ func (s *Server) vmRoutes(mux *http.ServeMux, private bool) {
 	handle(mux, "POST /v1/jobs/{job}/end", s.jobs.end)
 }
 
-// IngestImage makes an image of the VM that QEMU sends next. When ctx ends, nothing is left of it.
+// IngestImage makes an image of the VM that QEMU sends next. When ctx ends, nothing is left of it, and
+// the error says what became of the VM.
 func (c *Client) IngestImage(ctx context.Context, q IngestImage, progress func(JobProgress)) (Image, error) {
-	return runJob[Image](ctx, c, "/v1/ingest", q, progress)
+	return runEndable[Image](ctx, c, "/v1/ingest", q, progress)
 }
 
 // RestoreImage resumes a VM. When ctx ends after it runs, it waits for what it has not got. The error says then, and at any

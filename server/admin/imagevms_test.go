@@ -12,7 +12,7 @@ func (f *fakeVMs) IngestImage(ctx context.Context, q IngestImage, progress func(
 	if q.Name == "waits" {
 		close(f.begun)
 		<-ctx.Done()
-		return Image{}, ctx.Err()
+		return Image{}, Errorf(CodeInternal, "%v; the VM goes on", context.Cause(ctx))
 	}
 	progress(JobProgress{Step: "receive memory", DoneBytes: 1, TotalBytes: 2})
 	return Image{Name: q.Name, Machine: q.Listen + q.QMP}, nil
@@ -56,8 +56,8 @@ func TestImageVMs(t *testing.T) {
 		<-f.begun
 		cancel()
 	}()
-	if _, err := c.IngestImage(ctx, IngestImage{Name: "waits"}, nil); err == nil {
-		t.Error("a job whose client has gone went on")
+	if _, err := c.IngestImage(ctx, IngestImage{Name: "waits"}, nil); err == nil || err.Error() != "interrupted; the VM goes on" {
+		t.Errorf("a job whose client wants it to end: %v", err)
 	}
 }
 

@@ -49,7 +49,14 @@ func serveJob[T any](w http.ResponseWriter, r *http.Request, work func(ctx conte
 
 // runJob asks for a job and waits for its result.
 func runJob[T any](ctx context.Context, c *Client, path string, in any, progress func(JobProgress)) (result T, err error) {
-	body, err := c.open(ctx, http.MethodPost, path, in)
+	resp, err := c.send(ctx, http.MethodPost, path, in)
+	if err != nil && !errors.Is(err, ErrNoServer) && ctx.Err() == nil {
+		err = fmt.Errorf("%w: %w", err, ErrStopped) // it has the request, and nobody knows how far it came
+	}
+	if err != nil {
+		return result, err
+	}
+	body, err := c.bodyOf(resp)
 	if err != nil {
 		return result, err
 	}
@@ -85,6 +92,10 @@ func (c *Client) open(ctx context.Context, method, path string, in any) (io.Read
 	if err != nil {
 		return nil, err
 	}
+	return c.bodyOf(resp)
+}
+
+func (c *Client) bodyOf(resp *http.Response) (io.ReadCloser, error) {
 	if resp.StatusCode == http.StatusOK {
 		return resp.Body, nil
 	}

@@ -11,6 +11,8 @@ type Backend struct {
 	Share bool   `json:"share"` // what the guest writes is in the file
 	Type  string `json:"-"`     // "memory-backend-file" and others; "" if QEMU does not say
 	File  string `json:"-"`     // of a memory-backend-file, as QEMU calls it
+	// Deleted says that QEMU's file is no longer the one of that name, as far as this can be seen.
+	Deleted bool `json:"-"`
 }
 
 // Backends are the memory backends of the VM.
@@ -26,6 +28,7 @@ func (c *Client) Backends(ctx context.Context) ([]Backend, error) {
 				return nil, err
 			}
 		}
+		all[i].Deleted = all[i].File != "" && c.deleted(all[i].File)
 	}
 	return all, nil
 }

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"time"
@@ -40,7 +41,8 @@ type Event struct {
 // Client is a connection to a QEMU's monitor.
 type Client struct {
 	conn   net.Conn
-	scan   *bufio.Scanner
+	in     *bufio.Reader
+	begun  []byte // what came of a message whose end has not come yet
 	events []Event
 	nextID int
 	// outOfBand: QEMU takes commands for which others do not have to have ended.
@@ -49,18 +51,33 @@ type Client struct {
 
 // Dial connects to a monitor (-qmp unix:PATH,server=on,wait=off) and negotiates.
 func Dial(ctx context.Context, network, address string) (*Client, error) {
+	c, err := Connect(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Negotiate(ctx); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// Connect is the first half of Dial. It shows whether there is a QEMU, even one that is busy.
+func Connect(ctx context.Context, network, address string) (*Client, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, fmt.Errorf("QMP: %w", err)
 	}
-	c := &Client{conn: conn, scan: bufio.NewScanner(conn)}
-	c.scan.Buffer(make([]byte, 0, 64<<10), maxMessage)
+	return &Client{conn: conn, in: bufio.NewReader(conn)}, nil
+}
+
+// Negotiate is the second half of Dial, and goes before everything else.
+func (c *Client) Negotiate(ctx context.Context) error {
 	if err := c.greet(ctx); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("QMP %s: %w", address, err)
+		return fmt.Errorf("QMP %s: %w", c.conn.RemoteAddr(), err)
 	}
-	return c, nil
+	return nil
 }
 
 // Close closes the connection.
@@ -87,11 +104,14 @@ type message struct {
 // greetPatience is how long a monitor may take to greet, which it does at once.
 const greetPatience = 10 * time.Second
 
+// errBusy: QEMU greets in one thread and obeys in another.
+var errBusy = errors.New("it greets and obeys no command: its QEMU waits, as for memory of a VM that has lost its source; a session that was open before can have it listen again (migrate-recover)")
+
 func (c *Client) greet(ctx context.Context) error {
 	// One monitor has one client: a second one waits for the first to leave, without a word.
-	ctx, cancel := context.WithTimeoutCause(ctx, greetPatience, errors.New("no greeting: another program has this monitor open, or this is no QMP socket"))
+	first, cancel := context.WithTimeoutCause(ctx, greetPatience, errors.New("no greeting: another program has this monitor open, or this is no QMP socket"))
 	defer cancel()
-	m, err := c.receive(ctx)
+	m, err := c.receive(first)
 	var noJSON *json.SyntaxError // what the monitor for people greets with, and any other server
 	switch {
 	case errors.As(err, &noJSON):
@@ -101,6 +121,8 @@ func (c *Client) greet(ctx context.Context) error {
 	case m.QMP == nil:
 		return errors.New("it does not greet as QMP does: is this a monitor with mode=control?")
 	}
+	ctx, cancel = context.WithTimeoutCause(ctx, greetPatience, errBusy)
+	defer cancel()
 	if !slices.Contains(m.QMP.Capabilities, "oob") {
 		return c.Execute(ctx, "qmp_capabilities", nil, nil)
 	}
@@ -194,14 +216,11 @@ func (c *Client) receive(ctx context.Context) (message, error) {
 	var m message
 	stop := c.interruptible(ctx)
 	defer stop()
-	if !c.scan.Scan() {
-		err := c.scan.Err()
-		if err == nil {
-			err = ErrClosed
-		}
+	line, err := c.line()
+	if err != nil {
 		return m, cause(ctx, closed(err))
 	}
-	if err := json.Unmarshal(c.scan.Bytes(), &m); err != nil {
+	if err := json.Unmarshal(line, &m); err != nil {
 		return m, err
 	}
 	if m.Event != "" && len(c.events) < maxEvents {
@@ -211,9 +230,40 @@ func (c *Client) receive(ctx context.Context) (message, error) {
 	return m, nil
 }
 
-// interruptible lets ctx end reads and writes until the function that it returns is called.
-func (c *Client) interruptible(ctx context.Context) (stop func() bool) {
-	return context.AfterFunc(ctx, func() { c.conn.SetDeadline(time.Unix(1, 0)) })
+// line reads one message. If it fails before that has come as a whole, the next call goes on there.
+func (c *Client) line() ([]byte, error) {
+	for {
+		part, err := c.in.ReadSlice('\n')
+		c.begun = append(c.begun, part...)
+		switch {
+		case len(c.begun) > maxMessage:
+			return nil, bufio.ErrTooLong
+		case err == nil:
+			line := c.begun
+			c.begun = nil
+			return line, nil
+		case errors.Is(err, io.EOF):
+			return nil, ErrClosed
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return nil, err
+		}
+	}
+}
+
+// interruptible lets ctx end reads and writes until the function that it returns is called. What comes after is not
+// ended by it: the answer to a command that was given up comes too late, and is passed over.
+func (c *Client) interruptible(ctx context.Context) (stop func()) {
+	c.conn.SetDeadline(time.Time{})
+	done := make(chan struct{})
+	end := context.AfterFunc(ctx, func() {
+		defer close(done)
+		c.conn.SetDeadline(time.Unix(1, 0))
+	})
+	return func() {
+		if !end() {
+			<-done
+		}
+	}
 }
 
 // closed tells a connection whose other end is gone from other failures.

@@ -117,6 +117,35 @@ func TestClosed(t *testing.T) {
 	}
 }
 
+// TestGivenUp holds that a command that was given up does not end the connection, and that its answer is not taken for
+// that of the next one.
+func TestGivenUp(t *testing.T) {
+	slow := 0
+	c, err := Dial(t.Context(), "unix", serve(t, greeting, func(execute string, oob bool, id int) string {
+		switch execute {
+		case "query-status":
+			slow = id
+			return ""
+		case "migrate-recover":
+			return fmt.Sprintf(`{"return": {"status": "inmigrate"}, "id": %d}`+"\n"+`{"return": {"status": "running"}, "id": %d}`, slow, id)
+		}
+		return ok(execute, oob, id)
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := c.Status(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	var now struct{ Status string }
+	if err := c.ExecuteNow(t.Context(), "migrate-recover", nil, &now); err != nil || now.Status != "running" {
+		t.Errorf("%+v, %v", now, err)
+	}
+}
+
 func TestDialFails(t *testing.T) {
 	silent := func(string, bool, int) string { return "" }
 	for name, test := range map[string]struct {
