@@ -15,7 +15,9 @@ var nbdDisk = localDisk{dev: "/dev/nbd0", attach: "attach vol0 /dev/nbd0", detac
 var attachTests = []localTest{
 	{"device", attachDevice},
 	{"ext4", func(t *testing.T, vm *guest.VM) { fileSystemLocal(t, vm, nbdDisk, "mkfs.ext4 -q -F", "e2fsck -f -n") }},
-	{"xfs", func(t *testing.T, vm *guest.VM) { fileSystemLocal(t, vm, nbdDisk, "mkfs.xfs -q -f", "xfs_repair -n") }},
+	{"xfs", onlySoak("ublk disks have it, and these ext4", func(t *testing.T, vm *guest.VM) {
+		fileSystemLocal(t, vm, nbdDisk, "mkfs.xfs -q -f", "xfs_repair -n")
+	})},
 	{"killed server", func(t *testing.T, vm *guest.VM) { killLocal(t, vm, nbdDisk, killWays...) }},
 	{"restarts", attachRestarts},
 	{"taken over", attachTakenOver},

@@ -14,6 +14,7 @@ import (
 // outputs, modules with parameters, the host's dynamic programs, disks that
 // outlive a power cut.
 func TestBoot(t *testing.T) {
+	guest.OnlySoak(t, "all other tests boot guests and run scripts in them, and some cut the power")
 	disk := filepath.Join(t.TempDir(), "disk")
 	note := filepath.Join(t.TempDir(), "note")
 	if err := os.WriteFile(note, []byte("from the host"), 0o644); err != nil {

@@ -296,6 +296,14 @@ type localTest struct {
 	run  func(*testing.T, *guest.VM)
 }
 
+// onlySoak is a test that is left out for one that says nearly as much.
+func onlySoak(why string, run func(*testing.T, *guest.VM)) func(*testing.T, *guest.VM) {
+	return func(t *testing.T, vm *guest.VM) {
+		guest.OnlySoak(t, why)
+		run(t, vm)
+	}
+}
+
 // powerLocal cuts the power of a guest that serves while file systems on its disks, one of each kind, are written, and
 // holds that what was synced is there afterwards and the file systems are sound. The guest is gone then.
 func powerLocal(t *testing.T, vm *guest.VM, options guest.Options) {

@@ -32,6 +32,14 @@ func Start(t testing.TB, o Options) *VM {
 	return vm
 }
 
+// OnlySoak skips a test, unless LSAD_SOAK is set, because others say nearly as much in less time.
+func OnlySoak(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv("LSAD_SOAK") == "" {
+		t.Skip(why + ": set LSAD_SOAK=1 to run it")
+	}
+}
+
 // MustRun runs a script under "set -e" and returns what it printed to standard
 // output. Any failure of it is fatal to the test.
 func (vm *VM) MustRun(t testing.TB, script string) string {

@@ -15,7 +15,9 @@ var ublkDisk = localDisk{dev: "/dev/ublkb0", attach: "lsad ublk add vol0 >/dev/n
 var ublkTests = []localTest{
 	{"driver", ublkDriver},
 	{"device", ublkDevice},
-	{"ext4", func(t *testing.T, vm *guest.VM) { fileSystemLocal(t, vm, ublkDisk, "mkfs.ext4 -q -F", "e2fsck -f -n") }},
+	{"ext4", onlySoak("attached disks have it, and these xfs", func(t *testing.T, vm *guest.VM) {
+		fileSystemLocal(t, vm, ublkDisk, "mkfs.ext4 -q -F", "e2fsck -f -n")
+	})},
 	{"xfs", func(t *testing.T, vm *guest.VM) { fileSystemLocal(t, vm, ublkDisk, "mkfs.xfs -q -f", "xfs_repair -n") }},
 	{"killed server", func(t *testing.T, vm *guest.VM) { killLocal(t, vm, ublkDisk, killWays...) }},
 	{"killed server with every request under way", func(t *testing.T, vm *guest.VM) {
