@@ -23,6 +23,7 @@ type destination struct {
 	opening <-chan *qmp.Client // if not nil it gives the monitor, or nil; stop has it give up
 	stop    context.CancelFunc
 	qemu    *qemu.Receiver // that of monitor
+	fresh   bool           // it has not been told to listen yet
 	lost    bool           // it has to be told to listen again
 	left    bool           // it may listen, as leave has left it
 }
@@ -46,10 +47,7 @@ func connect(ctx context.Context, to, socket string, resume bool) (*destination,
 	if d.monitor, err = qmp.Dial(ctx, "unix", socket); err != nil {
 		return nil, err
 	}
-	if d.qemu, err = qemu.Receive(ctx, d.monitor, qemuURI(a)); err != nil {
-		d.close()
-		return nil, fmt.Errorf("the destination: %w", err)
-	}
+	d.qemu, d.fresh = qemu.Found(d.monitor, qemuURI(a)), true
 	return d, nil
 }
 
@@ -95,7 +93,17 @@ func (d *destination) close() {
 }
 
 // dial connects; the first time as it is, later after a loss.
-func (d *destination) dial(ctx context.Context) (net.Conn, error) {
+func (d *destination) dial(ctx context.Context) (_ net.Conn, err error) {
+	if d.fresh { // not before: it can be told once, and what is wrong at the source should not cost it
+		d.fresh = false
+		d.qemu, err = qemu.Receive(ctx, d.monitor, qemuURI(d.to))
+		if errors.Is(err, qmp.ErrClosed) {
+			return nil, fmt.Errorf("%w: %v", qemu.ErrEnded, err) // it is not the source that has
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 	if d.left {
 		d.left = false
 		if conn, err := dialer(d.to)(ctx); err == nil {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -211,9 +213,14 @@ func TestMigrateUsage(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "ram"), make([]byte, 16<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r = lsad(t, dir, "image", "migrate", "--ram", "ram", "--qmp", "a.qmp", "--to", "unix:nobody")
+	dst := machine(t, dir, "b.qmp", "-incoming", "defer")
+	r = lsad(t, dir, "image", "migrate", "--ram", "ram", "--qmp", "a.qmp", "--to-qmp", "b.qmp")
 	if r.code != 1 || !strings.Contains(r.stderr, "is another file; the VM is at the source") || runState(t, vm) != "running" {
 		t.Errorf("its file was deleted: %+v", r)
+	}
+	// That did not cost the destination, which can be told to listen once.
+	if err := dst.Execute(t.Context(), "migrate-incoming", map[string]string{"uri": "unix:" + filepath.Join(dir, "in")}, nil); err != nil {
+		t.Error(err)
 	}
 	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "dead.qmp")})
 	if err != nil {
@@ -224,5 +231,33 @@ func TestMigrateUsage(t *testing.T) {
 	r = lsad(t, dir, "image", "migrate", "--ram", "ram", "--qmp", "dead.qmp", "--to", "unix:nobody")
 	if r.code != 1 || !strings.Contains(r.stderr, "nothing was done to the VM") {
 		t.Errorf("the source is not there: %+v", r)
+	}
+}
+
+// TestMigrateDestinationEnds holds that a destination whose QEMU ends when it is told to listen is not taken for the
+// source.
+func TestMigrateDestinationEnds(t *testing.T) {
+	dir := t.TempDir()
+	vm := machine(t, dir, "a.qmp", "-object", "memory-backend-file,id=mem0,mem-path="+filepath.Join(dir, "ram")+",size=16M,share=on", "-machine", "memory-backend=mem0")
+	l, err := net.Listen("unix", filepath.Join(dir, "b.qmp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		fmt.Fprintln(conn, `{"QMP": {"capabilities": []}}`)
+		lines := bufio.NewScanner(conn)
+		lines.Scan() // qmp_capabilities
+		fmt.Fprintln(conn, `{"return": {}, "id": 1}`)
+		lines.Scan() // the first command
+	}()
+	r := lsad(t, dir, "image", "migrate", "--ram", "ram", "--qmp", "a.qmp", "--to-qmp", "b.qmp")
+	if r.code != 1 || !strings.Contains(r.stderr, "destination's QEMU has ended") || !strings.Contains(r.stderr, "the VM is at the source") || runState(t, vm) != "running" {
+		t.Errorf("%+v", r)
 	}
 }
