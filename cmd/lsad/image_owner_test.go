@@ -113,6 +113,14 @@ func TestServerGone(t *testing.T) {
 	}
 }
 
+// lookAtBIOS has a destination ask for a page, which shows the source that it has the VM, if its processor has not yet.
+func lookAtBIOS(t *testing.T, m *qmp.Client) {
+	t.Helper()
+	if err := m.Execute(t.Context(), "human-monitor-command", map[string]string{"command-line": "xp /1 0xffff0"}, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestRestoreEnds holds what a restore says in the end, by its exit code and otherwise: who has the VM.
 func TestRestoreEnds(t *testing.T) {
 	needUserfaultfd(t)
@@ -157,6 +165,7 @@ func TestRestoreEnds(t *testing.T) {
 			waitRunning(t, dst)
 			s.until(t, "runs at the destination")
 			if test.quit {
+				lookAtBIOS(t, dst)
 				ctx, cancel := context.WithTimeout(t.Context(), patience)
 				defer cancel()
 				_ = dst.Execute(ctx, "quit", nil, nil) // it may end before it answers
