@@ -141,13 +141,13 @@ func DecodeSuperblock(p []byte) (*Superblock, error) {
 	if len(p) != SuperblockSize || string(p[:len(superMagic)]) != superMagic {
 		return nil, ErrNoSuperblock
 	}
+	intact := le.Uint32(p[superCRCOffset:]) == Checksum(p[:superCRCOffset])
 	switch v := le.Uint32(p[8:]); {
-	case v > Version:
+	case v > Version && intact: // else it may as well be a flipped bit
 		return nil, fmt.Errorf("%w: superblock of format version %d, this build reads %d; upgrade lsad", ErrNewer, v, Version)
-	case v < Version:
+	case v != Version:
 		return nil, invalid("superblock of format version %d, this build reads %d", v, Version)
-	}
-	if le.Uint32(p[superCRCOffset:]) != Checksum(p[:superCRCOffset]) {
+	case !intact:
 		return nil, invalid("superblock checksum mismatch")
 	}
 	s := &Superblock{
