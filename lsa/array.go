@@ -19,7 +19,7 @@ import (
 type Array struct {
 	opts        Options
 	log         *slog.Logger
-	logs        struct{ damaged, notRepaired, repaired loglimit.Limiter } // a dying disk has millions of blocks
+	logs        struct{ damaged, notRepaired, repaired, headers loglimit.Limiter } // a dying disk has millions of blocks
 	db          *pebble.DB
 	slots       atomic.Pointer[[]*device] // see devs
 	blocks      *blockmap.Map

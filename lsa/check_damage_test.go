@@ -213,8 +213,8 @@ func TestUnknownFormats(t *testing.T) {
 		name, want string
 		change     func(p []byte)
 	}{
-		{"incompatible feature", "features 0x80", func(p []byte) { p[24] |= 0x80 }},
-		{"newer version", "version 2", func(p []byte) { p[8] = 2 }},
+		{"incompatible feature", "newer lsad: superblock needs features 0x80", func(p []byte) { p[24] |= 0x80 }},
+		{"newer version", "newer lsad: superblock of format version 2", func(p []byte) { p[8] = 2 }},
 		{"unknown device state", "unknown state 7", func(p []byte) { p[256+20] = 7 }},
 		{"impossible segments", "segments of 12345 bytes", func(p []byte) { p[72], p[73], p[74], p[75] = 0x39, 0x30, 0, 0 }},
 		{"other slot", "slot 9", func(p []byte) { p[76] = 9 }},
@@ -225,6 +225,8 @@ func TestUnknownFormats(t *testing.T) {
 			d.rewriteSuperblocks(tt.change)
 			if bad, err := d.reads(); bad != -1 || !strings.Contains(err.Error(), tt.want) {
 				t.Fatalf("Open: %v", err)
+			} else if isNewer := strings.HasPrefix(tt.want, "newer"); errors.Is(err, format.ErrNewer) != isNewer || errors.Is(err, ErrDamaged) == isNewer {
+				t.Errorf("said to be damaged, or newer: %v", err)
 			}
 			d.finds("superblock", tt.want)
 			if err := Create(context.Background(), CreateOptions{Devices: d.devices(), FS: vfs.NewMem(), Meta: "m", SegmentSize: rigSegment}); err == nil {

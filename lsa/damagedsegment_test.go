@@ -85,17 +85,25 @@ func TestRemoveUnreadableSegment(t *testing.T) {
 // TestDamageIsLoggedSeldom: a disk that dies has millions of blocks, and the log
 // is for people.
 func TestDamageIsLoggedSeldom(t *testing.T) {
-	r := newRig(t, 2, 32)
-	var out lines
-	r.opts.Logger = slog.New(slog.NewTextHandler(&out, nil))
-	r.reopen()
-	h := r.volume("v", 4<<20)
-	mustWrite(t, h, 0, bytes.Repeat([]byte{7}, 4<<20))
-	r.spoilData(0)
-	begin := time.Now()
-	r.collectDevice(0)
-	most := int(time.Since(begin)/time.Second) + 1
-	if n := strings.Count(out.text(), "cannot be moved"); n == 0 || n > most {
-		t.Errorf("%d lines of damaged blocks in %v", n, time.Since(begin))
+	for _, tt := range []struct {
+		spoil func(r *rig, slot int)
+		line  string
+	}{
+		{(*rig).spoilData, "cannot be moved"},
+		{(*rig).spoil, "record headers are damaged"},
+	} {
+		r := newRig(t, 2, 32)
+		var out lines
+		r.opts.Logger = slog.New(slog.NewTextHandler(&out, nil))
+		r.reopen()
+		h := r.volume("v", 4<<20)
+		mustWrite(t, h, 0, bytes.Repeat([]byte{7}, 4<<20))
+		tt.spoil(r, 0)
+		begin := time.Now()
+		r.collectDevice(0)
+		most := int(time.Since(begin)/time.Second) + 1
+		if n := strings.Count(out.text(), tt.line); n == 0 || n > most {
+			t.Errorf("%d lines with %q in %v", n, tt.line, time.Since(begin))
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
 
 	"lsad/lsa/blockmap"
 	"lsad/lsa/format"
@@ -29,8 +30,10 @@ func (a *Array) liveIn(ctx context.Context, d *device, seg uint32) ([]liveBlock,
 		return nil, err
 	}
 	if skipped && len(live) < most {
-		a.log.Warn("record headers are damaged or cannot be read: the map is searched for what they say",
-			"device", d.dev.Name(), "segment", seg, "blocks", most-len(live))
+		if more, ok := a.logs.headers.Allow(time.Now()); ok {
+			a.log.Warn("record headers are damaged or cannot be read: the map is searched for what they say",
+				"device", d.dev.Name(), "segment", seg, "blocks", most-len(live), "more_since_last", more)
+		}
 		if live, err = a.liveByMap(ctx, d, seg, live, most); err != nil {
 			return nil, err
 		}

@@ -94,7 +94,7 @@ func openMetastore(fs vfs.FS, dir string, create, readOnly bool, log *slog.Logge
 		return nil, errors.Join(storeGaveUp(store, dir), err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open metadata store %s: %w", dir, err)
+		return nil, fmt.Errorf("open metadata store %s: %w", dir, blockmap.StoreError(err))
 	}
 	return db, nil
 }
@@ -171,7 +171,7 @@ func readState(db *pebble.DB) (s metaState, err error) {
 		return s, fmt.Errorf("metadata store: %w: no state in it", format.ErrInvalid)
 	}
 	if err != nil {
-		return s, fmt.Errorf("metadata store: %w", err)
+		return s, fmt.Errorf("metadata store: %w", blockmap.StoreError(err))
 	}
 	defer closer.Close()
 	if err := unmarshalRow(v, &s); err != nil {
@@ -187,7 +187,7 @@ func readState(db *pebble.DB) (s metaState, err error) {
 func eachRow(db *pebble.DB, prefix byte, fn func(key, value []byte) error) error {
 	it, err := db.NewIter(&pebble.IterOptions{LowerBound: []byte{prefix}, UpperBound: []byte{prefix + 1}})
 	if err != nil {
-		return fmt.Errorf("metadata store: %w", err)
+		return fmt.Errorf("metadata store: %w", blockmap.StoreError(err))
 	}
 	for ok := it.First(); ok; ok = it.Next() {
 		v, err := it.ValueAndErr()
@@ -196,8 +196,8 @@ func eachRow(db *pebble.DB, prefix byte, fn func(key, value []byte) error) error
 		}
 		if err != nil {
 			it.Close()
-			return fmt.Errorf("metadata store: %w", err)
+			return fmt.Errorf("metadata store: %w", blockmap.StoreError(err))
 		}
 	}
-	return it.Close()
+	return blockmap.StoreError(it.Close())
 }

@@ -57,7 +57,7 @@ func (a *Array) repairAll() {
 		}
 		if err := a.repair(r); err != nil {
 			if more, ok := a.logs.notRepaired.Allow(time.Now()); ok {
-				a.log.Error("a bad copy of a block could not be written anew", "layer", r.at.layer, "block", r.at.block, "place", r.bad.String(), "error", err, "more_since_last", more)
+				a.log.Error("a bad copy of a block could not be written anew", "layer", r.at.layer, "block", r.at.block, "device", a.deviceOf(r.bad), "place", r.bad.String(), "error", err, "more_since_last", more)
 			}
 		}
 	}
@@ -99,9 +99,17 @@ func (a *Array) repair(r repair) error {
 	}
 	a.counters.repaired.Add(1)
 	if more, ok := a.logs.repaired.Allow(time.Now()); ok {
-		a.log.Info("a bad copy of a block was written anew", "layer", layer, "block", r.at.block, "place", r.bad.String(), "more_since_last", more)
+		a.log.Info("a bad copy of a block was written anew", "layer", layer, "block", r.at.block, "device", a.deviceOf(r.bad), "place", r.bad.String(), "more_since_last", more)
 	}
 	return nil
+}
+
+// deviceOf names the device of a place, "" if it is gone.
+func (a *Array) deviceOf(p format.Place) string {
+	if d := a.devOf(p); d != nil {
+		return d.dev.Name()
+	}
+	return ""
 }
 
 // placed is an entry of one copy, that at p.

@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"lsad/internal/storefs"
+	"lsad/lsa/blockmap"
 )
 
 // pebbleLogger passes on what goes wrong; the rest is noise to an operator.
@@ -48,7 +49,7 @@ func backgroundError(store *storefs.FS, log *slog.Logger, err error) {
 	case storefs.IsFull(err) || store != nil && store.GivenUp(): // that is told once
 		return
 	case store == nil || pebble.IsCorruptionError(err): // the disk is not at fault
-		log.Error("metadata store", "error", err.Error()) // of which %+v is a page
+		log.Error("metadata store", "error", blockmap.StoreError(err).Error()) // of which %+v is a page
 	case !storefs.IsNoted(err): // a read: changes are noted by the file system
 		store.Failed(err)
 	}

@@ -55,6 +55,11 @@ func readSuperblock(d blockdev.Device) (*format.Superblock, error) {
 		return best, nil
 	}
 	for _, err := range errs {
+		if errors.Is(err, format.ErrNewer) {
+			return nil, fmt.Errorf("device %s: %w", d.Name(), err)
+		}
+	}
+	for _, err := range errs {
 		if !errors.Is(err, format.ErrNoSuperblock) {
 			return nil, fmt.Errorf("device %s: %w: first copy: %w; second copy: %w", d.Name(), ErrDamaged, errs[0], errs[1])
 		}

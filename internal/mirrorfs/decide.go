@@ -88,6 +88,8 @@ func (c *choice) pick(f []found) error {
 			plain = append(plain, i)
 		case f[i].err != nil:
 			errs = append(errs, fmt.Errorf("metadata directory %s: %w", f[i].dir, f[i].err))
+		case f[i].badState:
+			errs = append(errs, fmt.Errorf("metadata directory %s: its file %s is damaged, and does not tell whether the rest is the newest; if it is surely that, remove the file", f[i].dir, stateFile))
 		}
 	}
 	switch {

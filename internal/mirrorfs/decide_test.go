@@ -3,6 +3,7 @@ package mirrorfs
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -68,6 +69,14 @@ func TestDecide(t *testing.T) {
 		if err == nil && (!slices.Equal(c.roles, tt.want) || c.roles[c.source] != source) {
 			t.Errorf("%s: roles %v, source %d; want %v", tt.name, c.roles, c.source, tt.want)
 		}
+	}
+}
+
+// TestDecideBadStates: where no state can be read, that is what is said, and not that there is no store.
+func TestDecideBadStates(t *testing.T) {
+	bad := found{dir: "d", badState: true, store: true}
+	if _, err := decide([]found{bad, bad}, false, 0); !errors.Is(err, ErrNoStore) || !strings.Contains(err.Error(), stateFile+" is damaged") {
+		t.Errorf("both states are damaged: %v", err)
 	}
 }
 

@@ -142,7 +142,7 @@ func (m *Map) Each(fn func(k Key, entries []Entry, err error) error) error {
 	}
 	it, err := m.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyPrefix}, UpperBound: []byte{keyPrefix + 1}})
 	if err != nil {
-		return fmt.Errorf("read the map: %w", err)
+		return fmt.Errorf("read the map: %w", StoreError(err))
 	}
 	var buf []Entry
 	for ok := it.First(); ok; ok = it.Next() {
@@ -152,7 +152,7 @@ func (m *Map) Each(fn func(k Key, entries []Entry, err error) error) error {
 		}
 		value, readErr := it.ValueAndErr()
 		if readErr != nil {
-			return errClose(fmt.Errorf("read map page %d of layer %d: %w", k.Page, k.Layer, readErr), it)
+			return errClose(fmt.Errorf("read map page %d of layer %d: %w", k.Page, k.Layer, StoreError(readErr)), it)
 		}
 		if err == nil {
 			buf, err = DecodePage(buf[:0], value)
@@ -162,7 +162,7 @@ func (m *Map) Each(fn func(k Key, entries []Entry, err error) error) error {
 		}
 	}
 	if err := it.Close(); err != nil {
-		return fmt.Errorf("read the map: %w", err)
+		return fmt.Errorf("read the map: %w", StoreError(err))
 	}
 	return nil
 }

@@ -110,14 +110,14 @@ func (m *Map) rows(v *view, layers []uint64, pg uint64) error {
 		}
 		if !it.SeekPrefixGE(appendKey(key[:0], Key{layer, pg})) {
 			if err := it.Error(); err != nil {
-				return errClose(fmt.Errorf("read map page %d of layer %d: %w", pg, layer, err), it)
+				return errClose(fmt.Errorf("read map page %d of layer %d: %w", pg, layer, StoreError(err)), it)
 			}
 			continue
 		}
 		m.rowsRead.Add(1)
 		value, err := it.ValueAndErr()
 		if err != nil {
-			return errClose(fmt.Errorf("read map page %d of layer %d: %w", pg, layer, err), it)
+			return errClose(fmt.Errorf("read map page %d of layer %d: %w", pg, layer, StoreError(err)), it)
 		}
 		if v.buf, err = DecodePage(v.buf[:0], value); err != nil {
 			return errClose(fmt.Errorf("map page %d of layer %d: %w", pg, layer, err), it)
@@ -125,7 +125,7 @@ func (m *Map) rows(v *view, layers []uint64, pg uint64) error {
 		v.below(v.buf, i == 0)
 	}
 	if err := it.Close(); err != nil {
-		return fmt.Errorf("read map page %d of layer %d: %w", pg, layers[0], err)
+		return fmt.Errorf("read map page %d of layer %d: %w", pg, layers[0], StoreError(err))
 	}
 	return nil
 }
@@ -150,7 +150,7 @@ func (m *Map) stored(k Key) ([]Entry, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read map page %d of layer %d: %w", k.Page, k.Layer, err)
+		return nil, fmt.Errorf("read map page %d of layer %d: %w", k.Page, k.Layer, StoreError(err))
 	}
 	defer closer.Close()
 	m.rowsRead.Add(1)

@@ -25,6 +25,9 @@ const (
 	Version = 1
 )
 
+// ErrNewer: a later lsad wrote this. It is an ErrInvalid too.
+var ErrNewer = fmt.Errorf("%w: made by a newer lsad", ErrInvalid)
+
 // ErrInvalid: the bytes are not what they should be.
 var ErrInvalid = errors.New("invalid format")
 

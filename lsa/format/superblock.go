@@ -141,10 +141,13 @@ func DecodeSuperblock(p []byte) (*Superblock, error) {
 	if len(p) != SuperblockSize || string(p[:len(superMagic)]) != superMagic {
 		return nil, ErrNoSuperblock
 	}
-	if v := le.Uint32(p[8:]); v != Version {
+	intact := le.Uint32(p[superCRCOffset:]) == Checksum(p[:superCRCOffset])
+	switch v := le.Uint32(p[8:]); {
+	case v > Version && intact: // else it may as well be a flipped bit
+		return nil, fmt.Errorf("%w: superblock of format version %d, this build reads %d; upgrade lsad", ErrNewer, v, Version)
+	case v != Version:
 		return nil, invalid("superblock of format version %d, this build reads %d", v, Version)
-	}
-	if le.Uint32(p[superCRCOffset:]) != Checksum(p[:superCRCOffset]) {
+	case !intact:
 		return nil, invalid("superblock checksum mismatch")
 	}
 	s := &Superblock{
@@ -157,7 +160,7 @@ func DecodeSuperblock(p []byte) (*Superblock, error) {
 		Checkpoint: le.Uint64(p[128:]),
 	}
 	if bits := s.Incompat &^ FeaturesIncompat; bits != 0 {
-		return nil, invalid("superblock needs features %#x, which this build does not know", bits)
+		return nil, fmt.Errorf("%w: superblock needs features %#x, which this build does not know; upgrade lsad", ErrNewer, bits)
 	}
 	if s.SegmentSize < MinSegmentSize || s.SegmentSize > MaxSegmentSize || s.SegmentSize&(s.SegmentSize-1) != 0 {
 		return nil, invalid("superblock with segments of %d bytes", s.SegmentSize)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"time"
 
@@ -71,6 +72,9 @@ func (o *options) prepare() error {
 	if len(s.Sizes) > 0 {
 		s.Devices = len(s.Sizes)
 	}
+	if err := o.numbers(); err != nil {
+		return err
+	}
 	if o.file != "" {
 		return o.open()
 	}
@@ -99,6 +103,29 @@ func (o *options) prepare() error {
 	return nil
 }
 
+// numbers refuses those that make no sense: not a number, above all, which is neither below nor above any bound.
+func (o *options) numbers() error {
+	positive := func(v float64) bool { return v > 0 && !math.IsInf(v, 1) }
+	switch {
+	case !positive(o.cfg.Spec.Utilisation), !positive(o.requests), !positive(o.slowness):
+		return fmt.Errorf("--utilisation %v, --length %v, --slowness %v: want them above zero", o.cfg.Spec.Utilisation, o.requests, o.slowness)
+	case o.cfg.Rate != 0 && !positive(o.cfg.Rate), o.cfg.Rate == 0 && !positive(o.duty):
+		return fmt.Errorf("--rate %v, --duty %v: want a rate above zero, or a duty", o.cfg.Rate, o.duty)
+	case o.warm != 0 && !positive(o.warm), o.limit < 0:
+		return fmt.Errorf("--warm %v, --trace-limit %d: want none below zero", o.warm, o.limit)
+	}
+	for _, v := range o.cfg.Speeds {
+		if !positive(v) {
+			return fmt.Errorf("--speeds %v: want them above zero", o.cfg.Speeds)
+		}
+	}
+	return nil
+}
+
+// leastFree is how many segments of a device must be without live blocks: as many as the default thresholds of a small
+// device ask for, and some to move to. With fewer, collection never ends.
+const leastFree = 12
+
 func (o *options) open() error {
 	f, err := os.Open(o.file)
 	if err != nil {
@@ -111,6 +138,10 @@ func (o *options) open() error {
 	s := &o.cfg.Spec
 	s.Blocks, s.Sizes = o.trace.Blocks(), nil
 	s.Segments = int(float64(s.Blocks*s.Copies)/s.Utilisation/float64(s.Devices*s.SegmentBlocks)) + 1
+	if free := int(float64(s.Segments) * (1 - s.Utilisation)); free < leastFree {
+		return fmt.Errorf("trace %s touches %d blocks: %d devices of %d segments, of which %d are free, want %d: try a smaller --segment-blocks or --utilisation",
+			o.file, s.Blocks, s.Devices, s.Segments, free, leastFree)
+	}
 	o.cfg.Requests = o.trace.Requests()
 	return nil
 }

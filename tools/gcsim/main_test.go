@@ -102,6 +102,8 @@ func TestBadFlags(t *testing.T) {
 	for _, args := range [][]string{
 		{"run", "--mechanism", "luck"}, {"run", "--low", "0"}, {"run", "--period", "0s"}, {"run", "--policy", "best"},
 		{"run", "--trace-file", "/nonexistent"}, {"run", "--reads", "1"}, {"run", "--chunk-blocks", "0"}, {"run", "--slowness", "0"}, {"wa", "--traces", "zipf:x"}, {"curve", "--utilisations", "1.5"},
+		{"run", "--mechanism", ""}, {"run", "--rate", "NaN"}, {"run", "--duty", "NaN"}, {"run", "--length", "-1"}, {"run", "--length", "NaN"},
+		{"run", "--warm", "-1"}, {"run", "--speeds", "1,-1,1,1"}, {"run", "--slowness", "Inf"}, {"curve", "--loads", "NaN"},
 	} {
 		if out, err := execute(t, append(args, "--segments", "128", "--segment-blocks", "8")...); err == nil {
 			t.Errorf("%v was taken: %s", args, out)

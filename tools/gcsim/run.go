@@ -27,6 +27,9 @@ func runCommand() *cobra.Command {
   gcsim run --copies 2 --plot gc.svg`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if len(mechanisms) == 0 {
+				return fmt.Errorf("--mechanism is empty, want some of %v", sim.Mechanisms)
+			}
 			if err := o.prepare(); err != nil {
 				return err
 			}
