@@ -1,6 +1,7 @@
 package lsa
 
 import (
+	"bytes"
 	"context"
 	"testing"
 	"time"
@@ -119,5 +120,26 @@ func TestScrub(t *testing.T) {
 	cancel()
 	if _, err := r.a.Scrub(ctx, 0); err == nil {
 		t.Error("a scrub that was called off says nothing")
+	}
+}
+
+// TestScrubBothBad: a block of which both copies are bad is two copies lost, and one block to name.
+func TestScrubBothBad(t *testing.T) {
+	r := newRig(t, 2, 72)
+	r.copies = 2
+	h := r.volume("v", 1<<20)
+	defer h.Close()
+	const blocks = 8
+	if err := write(h, 0, bytes.Repeat([]byte("b"), blocks*format.BlockSize)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.a.Checkpoint(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	r.spoilData(0)
+	r.spoilData(1)
+	got, err := r.a.Scrub(context.Background(), 0)
+	if err != nil || got.Bad != 2*blocks || got.Lost != 2*blocks || len(got.Problems) != blocks {
+		t.Fatalf("%+v, %v", got, err)
 	}
 }

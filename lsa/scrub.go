@@ -14,9 +14,9 @@ type ScrubReport struct {
 	Blocks   int64    `json:"blocks"`   // copies of blocks that were read
 	Bad      int64    `json:"bad"`      // of those, damaged or unreadable; where neither repaired nor lost, a new one could not be written
 	Repaired int64    `json:"repaired"` // of those, written anew from the other copy
-	Lost     int64    `json:"lost"`     // of those, the only copy or as bad as the other
+	Lost     int64    `json:"lost"`     // of those, the only copy or as bad as the other, which counts too
 	Missing  int64    `json:"missing"`  // copies on absent devices
-	Problems []string `json:"problems"` // what is lost or could not be repaired, the first of it
+	Problems []string `json:"problems"` // blocks that are lost or could not be repaired, the first of them
 }
 
 // mostProblems of a scrub are named.
@@ -41,9 +41,11 @@ type scrub struct {
 	walk
 	report ScrubReport
 	buf    []byte
+	named  map[uint64]bool // blocks of the page that are among the problems
 }
 
 func (s *scrub) entries(layer, page uint64, entries []blockmap.Entry) error {
+	clear(s.named)
 	for k := range 2 {
 		for i := 0; i < len(entries); {
 			if entries[i].Place[k] == 0 {
@@ -117,9 +119,15 @@ func (s *scrub) lost(layer, page uint64, e *blockmap.Entry, err error) {
 }
 
 func (s *scrub) problem(layer, page uint64, e *blockmap.Entry, err error) {
-	if len(s.report.Problems) < mostProblems {
-		s.report.Problems = append(s.report.Problems, fmt.Sprintf("%s: %v", s.a.nameOf(layer, page*blockmap.PageBlocks+uint64(e.Off)), err))
+	block := page*blockmap.PageBlocks + uint64(e.Off)
+	if len(s.report.Problems) >= mostProblems || s.named[block] { // both copies are lost
+		return
 	}
+	if s.named == nil {
+		s.named = map[uint64]bool{}
+	}
+	s.named[block] = true
+	s.report.Problems = append(s.report.Problems, fmt.Sprintf("%s: %v", s.a.nameOf(layer, block), err))
 }
 
 // nameOf names a block by what a user knows it by, if there is that.

@@ -90,7 +90,7 @@ func gcRun(t *target) *cobra.Command {
 	return &cobra.Command{
 		Use:   "run [DEVICE]",
 		Short: "Collect now: one device, or all",
-		Long:  "Ask a device, or all of them, to collect now, whatever their thresholds say. It does not wait; lsad gc status shows what comes of it.",
+		Long:  "Ask a device, or all of them, to collect now, whatever their thresholds say, where there is much to win: above the mark at which a collection ends, only segments of which half is garbage are taken. It does not wait; lsad gc status shows what comes of it.",
 		Example: `  lsad gc run
   lsad gc run dev0`,
 		Args: atMostOne("DEVICE"),
