@@ -60,6 +60,9 @@ func (a *Array) adoptDevice(dev blockdev.Device, s, newest *format.Superblock) e
 			return fmt.Errorf("device %s: %w: %s has the same identity; one is a copy of the other", dev.Name(), ErrForeignDevice, a.devs()[slot].dev.Name())
 		}
 		if isStale(s, newest, row) {
+			if row.State != format.DeviceInService {
+				return fmt.Errorf("device %s: %w: the array was told to go on without it", dev.Name(), ErrGivenUp)
+			}
 			return fmt.Errorf("device %s: %w: the array was used without it, or with a later state of it, since (its epoch is %d, the array's %d; its superblock number %d, the array's %d)",
 				dev.Name(), ErrStaleDevice, s.Epoch, newest.Epoch, s.Sequence, newest.Sequence)
 		}

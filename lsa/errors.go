@@ -51,11 +51,19 @@ var (
 	// ErrStaleStore (an ErrStaleDevice): the metadata store is not the newest
 	// there was.
 	ErrStaleStore error = staleStore{}
+	// ErrGivenUp (an ErrStaleDevice): the array was told to go on without the
+	// device, for good.
+	ErrGivenUp error = givenUp{}
 	// ErrStoreDamaged: a file of the metadata store is damaged or missing.
 	ErrStoreDamaged = errors.New("a file of it is damaged")
 	// ErrGap: the log lacks records that were known to be durable.
 	ErrGap = errors.New("the log is damaged")
 )
+
+type givenUp struct{}
+
+func (givenUp) Error() string        { return "given up" }
+func (givenUp) Is(target error) bool { return target == ErrStaleDevice }
 
 type staleStore struct{}
 

@@ -71,6 +71,8 @@ func openAdvice(err error) string {
 		return "; see with lsad dump which devices belong together, and name them with --device; one that is lost or was overwritten: move its file away and start with lsad serve --degraded"
 	case errors.Is(err, lsa.ErrMissingDevice):
 		return "; name it with --device; if it is lost, lsad serve --degraded opens the array without it"
+	case errors.Is(err, lsa.ErrGivenUp):
+		return "; start without it; to use it again, make it blank (dd if=/dev/zero bs=1M count=1) and give it to lsad device add"
 	case errors.Is(err, lsa.ErrStaleDevice):
 		return "; bring back the one that the array had last, or move this one away and start with lsad serve --degraded"
 	case errors.Is(err, lsa.ErrGap):

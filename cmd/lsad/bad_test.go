@@ -369,7 +369,7 @@ func TestTwoCopiesOutliveADevice(t *testing.T) {
 	}
 	// It is remembered no more, and refused where it is named.
 	named := []string{"serve", "--http=none", "--device=lsad-data/d0", "--device=lsad-data/d1", "--device=lsad-data/d2"}
-	checkFailure(t, lsad(t, dir, named...), 1, []string{"d1", "stale"})
+	checkFailure(t, lsad(t, dir, named...), 1, []string{"d1", "given up", "start without it"})
 	p = serveIn(t, dir, again...)
 	mustSh(t, dir, "qemu-io -r -f raw -c 'read -P 6 0 4M' -c 'read -P 5 4M 4M' "+uri("safe"))
 	p.stop()
