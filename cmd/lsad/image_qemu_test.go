@@ -166,10 +166,7 @@ func TestIngestInterrupted(t *testing.T) {
 		if send == "" {
 			cmd.Process.Signal(unix.SIGINT)
 		} else {
-			conn, err := net.Dial("unix", socket)
-			if err != nil {
-				t.Fatal(err)
-			}
+			conn := dialSoon(t, socket)
 			if _, err := conn.Write([]byte(send)); err != nil {
 				t.Error(err)
 			}
@@ -191,6 +188,20 @@ func TestIngestInterrupted(t *testing.T) {
 		t.Errorf("left behind: %+v", all)
 	}
 	p.stop()
+}
+
+// dialSoon connects to a socket that is there, and may not be listened to yet.
+func dialSoon(t *testing.T, path string) net.Conn {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		conn, err := net.Dial("unix", path)
+		if err == nil {
+			return conn
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestMigrateUsage holds that a migration that cannot begin says who has the VM.
