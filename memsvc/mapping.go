@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +23,8 @@ type view struct {
 	off     int64 // in the source
 	data    []byte
 	extents []extent // of the source that are not holes
+	file    *os.File
+	at      int64 // in the file
 }
 
 // mapAll maps the source, of which data lists what is not a hole.
@@ -38,7 +41,7 @@ func (s *Source) mapAll(data []extent) (*mapping, error) {
 			return nil, errors.Join(fmt.Errorf("map %s: %w", p.File.Name(), err), m.close())
 		}
 		m.maps = append(m.maps, raw)
-		m.views = append(m.views, view{p.off, raw[skip:][:p.FileSize&^(PageSize-1)], data})
+		m.views = append(m.views, view{p.off, raw[skip:][:p.FileSize&^(PageSize-1)], data, p.File, p.Off})
 	}
 	return m, nil
 }
@@ -72,7 +75,7 @@ func (m *mapping) guest(blocks []Block) (*guestmem.Memory, []span, error) {
 					continue
 				}
 				gpa := r.GPA + uint64(from-at)
-				ranges = append(ranges, guestmem.Range{GPA: gpa, Data: v.data[from-v.off : to-v.off], Extents: v.within(from, to)})
+				ranges = append(ranges, guestmem.Range{GPA: gpa, Data: v.data[from-v.off : to-v.off], Extents: v.within(from, to), File: v.file, Off: v.at + from - v.off})
 				spans = append(spans, span{off: from, size: to - from, gpa: gpa})
 			}
 			at += r.Size

@@ -18,7 +18,7 @@ const nbdBufferBytes = 64 << 20
 // Memory beside the map cache, in bytes: buffers of requests, the metadata store, goroutines. minMemory is the least
 // that a server needs which is busy, however small its map cache.
 const (
-	overheadBytes = 40 << 20
+	overheadBytes = 24 << 20
 	minMemory     = 192 << 20
 )
 

@@ -32,8 +32,8 @@
 //
 // # What it may touch
 //
-// Guest memory is read, never written, and is mapped from files that belong to
-// others: what is read from it is checked before it is used, every loop is bounded
+// Guest memory is read, never written, from files that belong to others, in
+// order where all pages are visited and else through a mapping: what is read from it is checked before it is used, every loop is bounded
 // by the size of RAM or by a constant, and a file that is shortened meanwhile is an
 // error, not a crash. Holes of the file are left out where all pages are visited.
 //

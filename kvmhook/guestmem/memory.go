@@ -3,6 +3,7 @@ package guestmem
 import (
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 )
 
@@ -40,6 +41,10 @@ type Range struct {
 	// so that what visits all pages leaves them out. Nil means that there is no
 	// hole.
 	Extents []Extent
+	// File, if not nil, is what Data maps, from byte Off on. What looks at all pages reads them there: that takes a
+	// fifth of the time of mapping them, page by page.
+	File io.ReaderAt
+	Off  int64
 }
 
 // Memory is the RAM of a guest that does not run. Its pages are numbered in

@@ -41,10 +41,13 @@ func findNotes(ctx context.Context, m *Memory) (notes []note, found int, err err
 	var mu sync.Mutex
 	places := map[uint64]string{}
 	err = eachChunk(ctx, m, func(r *Range, _ uint64, part Extent) {
-		for off := part.Off; off < part.Off+part.Len; off += PageSize {
+		r.eachPage(part, func(off uint64, page []byte) {
+			if !noteBegins(page) {
+				return
+			}
 			text, ok := noteAt(r.Data[off:])
 			if !ok {
-				continue
+				return
 			}
 			mu.Lock()
 			found++
@@ -52,7 +55,7 @@ func findNotes(ctx context.Context, m *Memory) (notes []note, found int, err err
 				places[r.GPA+off] = text
 			}
 			mu.Unlock()
-		}
+		})
 	})
 	return groupNotes(places), found, err
 }
@@ -76,11 +79,16 @@ func groupNotes(places map[uint64]string) []note {
 	return notes
 }
 
+// noteBegins says whether b begins as a note does.
+func noteBegins(b []byte) bool {
+	return len(b) >= noteHeader && binary.LittleEndian.Uint32(b) == noteNameLen &&
+		binary.LittleEndian.Uint32(b[8:]) == 0 && string(b[12:noteHeader]) == noteName
+}
+
 // noteAt returns the text of the note that b begins with. It is copied: the
 // bytes are a guest's.
 func noteAt(b []byte) (string, bool) {
-	if len(b) < noteHeader || binary.LittleEndian.Uint32(b) != noteNameLen ||
-		binary.LittleEndian.Uint32(b[8:]) != 0 || string(b[12:noteHeader]) != noteName {
+	if !noteBegins(b) {
 		return "", false
 	}
 	n := binary.LittleEndian.Uint32(b[4:])

@@ -21,16 +21,29 @@ var (
 func keepPoisoned(ctx context.Context, m *Memory, set *PageSet) (uint64, error) {
 	var kept atomic.Uint64
 	err := eachChunk(ctx, m, func(r *Range, first uint64, part Extent) {
-		for off := part.Off; off < part.Off+part.Len; off += PageSize {
-			page := first + off>>pageShift
-			if !set.Has(page) || binary.LittleEndian.Uint64(r.Data[off:]) != poisonWord {
+		for off, end := part.Off, part.Off+part.Len; off < end; off += readSize {
+			piece := Extent{off, min(readSize, end-off)}
+			if !set.hasAny(first+off>>pageShift, piece.Len>>pageShift) {
 				continue
 			}
-			if bytes.Equal(r.Data[off:off+PageSize], poisonPage) {
-				set.Remove(page)
-				kept.Add(1)
-			}
+			r.eachPage(piece, func(off uint64, data []byte) {
+				page := first + off>>pageShift
+				if binary.LittleEndian.Uint64(data) == poisonWord && set.Has(page) && bytes.Equal(data, poisonPage) {
+					set.Remove(page)
+					kept.Add(1)
+				}
+			})
 		}
 	})
 	return kept.Load(), err
+}
+
+// hasAny says whether any of n pages is in the set.
+func (s *PageSet) hasAny(first, n uint64) bool {
+	for page := first; page < first+n; page++ {
+		if s.Has(page) {
+			return true
+		}
+	}
+	return false
 }
