@@ -83,7 +83,8 @@ func (a *Array) loadCatalog(state metaState) error {
 		a.catalog.add(v)
 		a.noteCopies(v.Copies)
 	}
-	a.blocks = blockmap.New(a.db, blockmap.NewLayers(layers), a, a.opts.MapCache)
+	// What a checkpoint writes is in memory beside the pages, and is a part of the bound.
+	a.blocks = blockmap.New(a.db, blockmap.NewLayers(layers), a, a.opts.MapCache-a.opts.MapCache/checkpointShare)
 	a.blocks.DeltasFrom(a.opts.DeltasFrom)
 	a.blocks.StoreWhole(a.super.incompat&format.FeatureDeltas == 0)
 	return nil

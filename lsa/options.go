@@ -15,6 +15,7 @@ import (
 // Defaults of Options.
 const (
 	DefaultMapCache        = 256 << 20
+	checkpointShare        = 16 // of MapCache is one part left for what checkpoints write
 	DefaultCheckpointBytes = 512 << 20
 	DefaultCheckpointEvery = 30 * time.Second
 	DefaultSeparateFrom    = 512
