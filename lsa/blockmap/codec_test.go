@@ -131,7 +131,7 @@ func TestBadPages(t *testing.T) {
 // TestDecodePageAllocates no more than a page has, whatever the count says.
 func TestDecodePageAllocates(t *testing.T) {
 	hostile := []byte{1, 0xff, 0xff, 0xff, 0xff, 0x0f}
-	if n := testing.AllocsPerRun(10, func() { DecodePage(nil, hostile) }); n > 5 { // the error
+	if n := testing.AllocsPerRun(10, func() { DecodePage(nil, hostile) }); n > 20 { // the error, for which fmt may need some, and no entries
 		t.Errorf("%v allocations for a page that claims to have 4 billion entries", n)
 	}
 	p := EncodePage(nil, randomPage(rand.New(rand.NewPCG(2, 2))))
