@@ -24,7 +24,7 @@ func life(t *testing.T, d *disks, version uint64) (*store, error) {
 
 // TestKillASide lets a side fail for good at each operation in turn of a life, opening and closing included.
 func TestKillASide(t *testing.T) {
-	step := int64(13)
+	step := int64(29)
 	switch {
 	case os.Getenv("LSAD_SOAK") != "":
 		step = 1
