@@ -48,7 +48,9 @@ func TestReadAcrossMerge(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The layer is merged, or that waits for the read, maybe behind a checkpoint.
-	go func() { _ = r.a.tidyLayers() }()
+	var tidying sync.WaitGroup
+	defer tidying.Wait() // it uses the array
+	tidying.Go(func() { _ = r.a.tidyLayers() })
 	for r.mergedLayers() == 0 && r.a.readers.turn.Load() == turn {
 		time.Sleep(time.Millisecond)
 	}
