@@ -43,9 +43,9 @@ func TestRestored(t *testing.T) {
 	first := incarnation()
 	p.stop()
 	mustSh(t, dir, "cp -a lsad-data copy")
-	p = serveIn(t, dir)
+	p = serveIn(t, dir, again...)
 	p.kill()
-	p = serveIn(t, dir)
+	p = serveIn(t, dir, again...)
 	if got := incarnation(); got != first {
 		t.Errorf("restarts changed the incarnation from %s to %s", first, got)
 	}
@@ -56,7 +56,7 @@ func TestRestored(t *testing.T) {
 	if err := os.Rename(filepath.Join(dir, "copy"), data); err != nil {
 		t.Fatal(err)
 	}
-	p = serveIn(t, dir)
+	p = serveIn(t, dir, again...)
 	second := incarnation()
 	if second == first {
 		t.Error("a directory that was restored from a copy has the same incarnation")
@@ -65,7 +65,7 @@ func TestRestored(t *testing.T) {
 		t.Errorf("the server does not say so: %s", p.stderr())
 	}
 	p.stop()
-	p = serveIn(t, dir)
+	p = serveIn(t, dir, again...)
 	if got := incarnation(); got != second {
 		t.Errorf("the restart after it changed the incarnation from %s to %s", second, got)
 	}
