@@ -140,25 +140,28 @@ func (c *copier) one(ctx context.Context, d difference) error {
 const copyName = "mirror.copy"
 
 func (c *copier) file(ctx context.Context, name string) error {
-	from, to := c.src, c.dst
-	src, err := from.FS.Open(from.path(name), vfs.SequentialReadsOption)
+	src, err := c.src.FS.Open(c.src.path(name), vfs.SequentialReadsOption)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	dst, err := to.FS.Create(to.path(copyName), vfs.WriteCategoryUnspecified)
+	return c.dst.replace(name, func(dst vfs.File) error { return c.content(ctx, src, dst) })
+}
+
+// replace makes a file anew: it is there as a whole, or as it was.
+func (s *side) replace(name string, write func(vfs.File) error) error {
+	f, err := s.FS.Create(s.path(copyName), vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return err
 	}
-	err = c.content(ctx, src, dst)
-	if err == nil {
-		err = dst.Sync()
+	if err = write(f); err == nil {
+		err = f.Sync()
 	}
-	if err = errors.Join(err, dst.Close()); err == nil {
-		err = to.FS.Rename(to.path(copyName), to.path(name))
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = s.FS.Rename(s.path(copyName), s.path(name))
 	}
 	if err != nil {
-		return errors.Join(err, to.FS.Remove(to.path(copyName)))
+		return errors.Join(err, s.FS.Remove(s.path(copyName)))
 	}
 	return nil
 }

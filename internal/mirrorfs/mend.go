@@ -64,31 +64,21 @@ func mend(ctx context.Context, src, dst *side, name string, trusted bool) error 
 		}
 		defer from[i].Close()
 	}
-	to, err := src.FS.Create(src.path(copyName), vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return err
-	}
-	for _, p := range parts {
-		var b []byte
-		if err = ctx.Err(); err == nil {
-			if b, err = p.best(from[0], from[1], base, trusted); err == nil {
-				_, err = to.Write(b)
+	return src.replace(name, func(to vfs.File) error {
+		for _, p := range parts {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			b, err := p.best(from[0], from[1], base, trusted)
+			if err != nil {
+				return err
+			}
+			if _, err := to.Write(b); err != nil {
+				return err
 			}
 		}
-		if err != nil {
-			break
-		}
-	}
-	if err == nil {
-		err = to.Sync()
-	}
-	if err = errors.Join(err, to.Close()); err == nil {
-		err = src.FS.Rename(src.path(copyName), src.path(name))
-	}
-	if err != nil {
-		return errors.Join(err, src.FS.Remove(src.path(copyName)))
-	}
-	return nil
+		return nil
+	})
 }
 
 // part is a block of a table with its trailer, or what lies between blocks and behind them.

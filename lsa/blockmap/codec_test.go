@@ -2,6 +2,7 @@ package blockmap
 
 import (
 	"errors"
+	"math"
 	"math/rand/v2"
 	"reflect"
 	"testing"
@@ -131,7 +132,11 @@ func TestBadPages(t *testing.T) {
 // TestDecodePageAllocates no more than a page has, whatever the count says.
 func TestDecodePageAllocates(t *testing.T) {
 	hostile := []byte{1, 0xff, 0xff, 0xff, 0xff, 0x0f}
-	if n := testing.AllocsPerRun(10, func() { DecodePage(nil, hostile) }); n > 20 { // the error, for which fmt may need some, and no entries
+	least := math.Inf(1) // the race detector has fmt allocate more now and then
+	for range 20 {
+		least = min(least, testing.AllocsPerRun(1, func() { DecodePage(nil, hostile) }))
+	}
+	if n := least; n > 5 { // the error
 		t.Errorf("%v allocations for a page that claims to have 4 billion entries", n)
 	}
 	p := EncodePage(nil, randomPage(rand.New(rand.NewPCG(2, 2))))

@@ -45,7 +45,7 @@ func newShelter(parent context.Context, runs func(context.Context) error, bound 
 	return s
 }
 
-// newResumption is a shelter for a connection on which a VM is resumed that had lost its source: QEMU before 8.2 ends if
+// newResumption is a shelter for a connection on which a VM is resumed that had lost its source: QEMU 7.2 ends if
 // that breaks before it has said that it goes on (its state is POSTCOPY_RECOVER then, and postcopy_pause_incoming takes it
 // for resumed). It holds from the beginning, also where parent has ended: the connection is there.
 func newResumption(parent context.Context, bound time.Duration) *shelter {
