@@ -154,6 +154,27 @@ func (a *Array) account(layer uint64, e *blockmap.Entry, n int) {
 	c.dirty = true
 }
 
+// Left implements blockmap.Places. commit.mu is held.
+func (a *Array) Left(p format.Place, number uint64) {
+	if planted(ruleMovesEndViews) {
+		return
+	}
+	if d := a.devOf(p); d != nil && int(p.Segment()) < len(d.segs) {
+		s := &d.segs[p.Segment()]
+		s.left.Store(max(s.left.Load(), number))
+		s.dirty.Store(true)
+	}
+}
+
+// LastLeft implements blockmap.Places.
+func (a *Array) LastLeft(p format.Place) (number uint64, ok bool) {
+	d := a.devOf(p)
+	if d == nil || int(p.Segment()) >= len(d.segs) {
+		return 0, false
+	}
+	return d.segs[p.Segment()].left.Load(), true
+}
+
 func (a *Array) layerCount(layer uint64) *layerCount {
 	if c := a.lastLayer; c != nil && c.layer == layer {
 		return c

@@ -68,7 +68,7 @@ func (a *Array) checkpointDue() bool {
 	if a.committed.Load() != a.checkpoint.lsn.Load() || a.blocks.Stats().Dirty > 0 {
 		return true
 	}
-	return a.windowLow() || a.append.full.Load()
+	return a.blocks.ViewsWaiting() > 0 || a.windowLow() || a.append.full.Load()
 }
 
 // windowLow: on some device too few segments are ready, and a checkpoint would
@@ -92,6 +92,9 @@ func (a *Array) tidy() {
 	a.rescueAll()
 	a.endAwait()
 	a.discardCold(time.Now())
+	if a.blocks.ViewsWaiting() > 0.5 {
+		kick(a.work.checkpoint) // reads make them, and may be all there is to do
+	}
 	kick(a.work.layers)
 }
 

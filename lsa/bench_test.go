@@ -15,6 +15,21 @@ import (
 // benchArray is an array on four sparse files with one volume.
 func benchArray(b *testing.B, size int64) *Handle {
 	b.Helper()
+	a, _ := benchFiles(b)
+	if err := a.CreateVolume(context.Background(), "v", size); err != nil {
+		b.Fatal(err)
+	}
+	h, err := a.OpenVolume("v", OpenOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return h
+}
+
+// benchFiles is an array on four sparse files, and what it was opened with. It is closed, as
+// its devices are, by the end of the benchmark.
+func benchFiles(b *testing.B) (*Array, Options) {
+	b.Helper()
 	dir := b.TempDir()
 	var devs []blockdev.Device
 	for i := range 4 {
@@ -34,19 +49,13 @@ func benchArray(b *testing.B, size int64) *Handle {
 	if err := Create(ctx, CreateOptions{Devices: devs, FS: vfs.Default, Meta: meta}); err != nil {
 		b.Fatal(err)
 	}
-	a, err := Open(ctx, Options{Devices: devs, FS: vfs.Default, Meta: meta})
+	o := Options{Devices: devs, FS: vfs.Default, Meta: meta}
+	a, err := Open(ctx, o)
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { a.Close() })
-	if err := a.CreateVolume(ctx, "v", size); err != nil {
-		b.Fatal(err)
-	}
-	h, err := a.OpenVolume("v", OpenOptions{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	return h
+	return a, o
 }
 
 const benchSize = 1 << 30

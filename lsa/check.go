@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"lsad/lsa/blockmap"
 	"lsad/lsa/format"
 )
 
@@ -123,6 +124,16 @@ func (c *checker) contents(ctx context.Context) error {
 		return nil
 	}
 	c.compareCounts()
+	err := c.a.blocks.CheckViews(func(k blockmap.Key, err error) error {
+		c.add("map", "kept view of "+pageName(k), "%v", err)
+		return ctx.Err()
+	})
+	if err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		c.add("map", "metadata store", "%v", err)
+	}
 	return c.verifyData(ctx)
 }
 

@@ -19,6 +19,14 @@ func TestGoldenSegmentRow(t *testing.T) {
 		{Size: 1, Name: "version"}, {Size: 1, Name: "state: 0 free, 1 ready, 2 open, 3 sealed"}, {Size: 1, Name: "class"}, {Size: 1, Name: "damaged"},
 		{Size: 4, Name: "live blocks"}, {Size: 4, Name: "used sectors"}, {Size: 4, Name: "zero"}, {Size: 8, Name: "generation"}, {Size: 8, Name: "lowest LSN"}, {Size: 8, Name: "highest LSN"},
 	})
+	left := want
+	left.left = 770
+	hexfile.Golden(t, "testdata/segmentrow2.hex", "A sealed segment that blocks were moved away from.", left.encode(), []hexfile.Field{
+		{Size: 1, Name: "version"}, {Size: 39, Name: "as in version 1"}, {Size: 8, Name: "number of the checkpoint"},
+	})
+	if got, err := decodeSegmentRow(segmentKey(left.slot, left.seg), left.encode()); err != nil || got != left {
+		t.Fatalf("%+v became %+v, %v", left, got, err)
+	}
 	key := segmentKey(want.slot, want.seg)
 	if string(key) != "s\x02\x01\x02\x03\x04" {
 		t.Fatalf("key %x", key)
@@ -61,6 +69,8 @@ func TestGoldenRows(t *testing.T) {
 // FuzzSegmentRow: what is accepted is a row, and is the same when stored again.
 func FuzzSegmentRow(f *testing.F) {
 	r := segmentRow{state: segSealed, class: originMoved, live: 77, used: 512, generation: 5, firstLSN: 990, maxLSN: 1003}
+	f.Add(segmentKey(1, 2), r.encode())
+	r.left = 9
 	f.Add(segmentKey(1, 2), r.encode())
 	f.Fuzz(func(t *testing.T, key, value []byte) {
 		r, err := decodeSegmentRow(key, value)

@@ -14,7 +14,7 @@ import (
 	"lsad/lsa/format"
 )
 
-// forgetDeltas makes the devices those of an array that was made before there were deltas.
+// forgetDeltas makes the devices those of an array that was made before there were deltas, and kept views.
 func (r *rig) forgetDeltas() {
 	r.t.Helper()
 	for _, d := range r.mems {
@@ -27,7 +27,7 @@ func (r *rig) forgetDeltas() {
 			if err != nil {
 				r.t.Fatal(err)
 			}
-			s.Incompat &^= format.FeatureDeltas
+			s.Incompat &^= format.FeatureDeltas | format.FeatureViews
 			if err := errors.Join(d.WriteVec([][]byte{format.EncodeSuperblock(s)}, off), d.Sync()); err != nil {
 				r.t.Fatal(err)
 			}
@@ -66,7 +66,7 @@ func (r *rig) deltasToCome() (n int) {
 	defer r.a.commit.mu.Unlock()
 	batch := r.a.db.NewBatch()
 	defer batch.Close()
-	c := r.a.blocks.Begin()
+	c := r.a.blocks.Begin(r.a.checkpoint.number + 1)
 	defer c.Failed()
 	if err := c.WriteTo(batch); err != nil {
 		r.t.Fatal(err)

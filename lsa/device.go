@@ -43,6 +43,9 @@ type segment struct {
 	generation uint64 // of its last use
 	firstLSN   uint64 // the next one when it was opened
 	maxLSN     uint64 // of its records
+	// left is the number of the first checkpoint that has not all the blocks here
+	// any more which were moved away, 0 if none was; see blockmap.Places.
+	left atomic.Uint64
 	// live blocks, that the map has here. Changed under Array.commit.mu.
 	live atomic.Uint32
 	// dirty: changed since the last checkpoint took it. Any of the two locks

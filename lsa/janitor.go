@@ -121,6 +121,7 @@ func (a *Array) sweepLayer(layer uint64, children []uint64) error {
 
 func (a *Array) forgetLayer(layer uint64) {
 	delete(a.layerSizes, layer)
+	a.blocks.DropViews(layer)
 	a.lastLayer = nil
 	a.catalog.dirtyLayers[layer] = true
 }

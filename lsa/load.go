@@ -36,6 +36,11 @@ func (a *Array) openStore() (string, error) {
 	if err := a.loadSegments(); err != nil {
 		return "", err
 	}
+	if a.super.incompat&format.FeatureViews != 0 {
+		if err := a.blocks.KeepViews(a, state.Number, a.opts.ViewsFrom); err != nil {
+			return "", err
+		}
+	}
 	a.checkpoint.lsn.Store(state.LSN)
 	a.checkpoint.number = state.Number
 	return fmt.Sprintf("checkpoint at LSN %d, %d volumes", state.LSN, len(a.catalog.volumes)), nil
@@ -111,6 +116,7 @@ func (a *Array) loadSegments() error {
 		s.class.Store(uint32(r.class))
 		s.generation, s.firstLSN, s.maxLSN = r.generation, r.firstLSN, r.maxLSN
 		s.live.Store(r.live)
+		s.left.Store(r.left)
 		d.live.Add(int64(r.live))
 		return nil
 	})

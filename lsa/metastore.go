@@ -123,7 +123,8 @@ func unmarshalRow(value []byte, row any) error {
 	return nil
 }
 
-// segmentRow is a segment as of a checkpoint: 40 bytes, little-endian.
+// segmentRow is a segment as of a checkpoint: 40 bytes, little-endian, and 8 more
+// once a block has left it.
 type segmentRow struct {
 	slot       uint8
 	seg        uint32
@@ -134,13 +135,20 @@ type segmentRow struct {
 	generation uint64
 	firstLSN   uint64
 	maxLSN     uint64
+	left       uint64 // see segment
 }
 
-const segmentRowSize = 40
+const (
+	segmentRowSize     = 40 // version 1
+	segmentRowLeftSize = 48 // version 2
+)
 
 func (r *segmentRow) encode() []byte {
 	le := binary.LittleEndian
 	b := []byte{1, byte(r.state), r.class, 0}
+	if r.left != 0 {
+		b[0] = 2
+	}
 	if r.damaged {
 		b[3] = 1
 	}
@@ -149,11 +157,22 @@ func (r *segmentRow) encode() []byte {
 	b = le.AppendUint32(b, 0)
 	b = le.AppendUint64(b, r.generation)
 	b = le.AppendUint64(b, r.firstLSN)
-	return le.AppendUint64(b, r.maxLSN)
+	b = le.AppendUint64(b, r.maxLSN)
+	if r.left != 0 {
+		b = le.AppendUint64(b, r.left)
+	}
+	return b
 }
 
 func decodeSegmentRow(key, v []byte) (r segmentRow, err error) {
 	le := binary.LittleEndian
+	var left uint64
+	if len(v) == segmentRowLeftSize && v[0] == 2 {
+		if left = le.Uint64(v[segmentRowSize:]); left == 0 {
+			return r, fmt.Errorf("%w: segment row %x", format.ErrInvalid, key)
+		}
+		v = append([]byte{1}, v[1:segmentRowSize]...)
+	}
 	if len(key) != 6 || len(v) != segmentRowSize || v[0] != 1 || v[1] > uint8(segSealed) || v[2] >= MaxClasses || v[3] > 1 || le.Uint32(v[12:]) != 0 {
 		return r, fmt.Errorf("%w: segment row %x", format.ErrInvalid, key)
 	}
@@ -161,6 +180,7 @@ func decodeSegmentRow(key, v []byte) (r segmentRow, err error) {
 		slot: key[1], seg: binary.BigEndian.Uint32(key[2:]),
 		state: segmentState(v[1]), class: v[2], damaged: v[3] != 0,
 		live: le.Uint32(v[4:]), used: le.Uint32(v[8:]), generation: le.Uint64(v[16:]), firstLSN: le.Uint64(v[24:]), maxLSN: le.Uint64(v[32:]),
+		left: left,
 	}, nil
 }
 

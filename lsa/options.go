@@ -59,6 +59,9 @@ type Options struct {
 	// DeltasFrom so many entries in a map page on, checkpoints store what changed of it if that is little; 0 for the
 	// default, below which a page is about as small itself.
 	DeltasFrom int
+	// ViewsFrom so many ancestors of a layer that had to be looked at for a map page, what it shows there is kept in the
+	// metadata store; 0 for the default.
+	ViewsFrom int
 
 	// CheckpointBytes of log between checkpoints, 0 for the default.
 	CheckpointBytes int64

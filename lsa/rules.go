@@ -44,4 +44,8 @@ const (
 	ruleDropBehindCheckpoint
 	ruleIntroduceFirst
 	ruleVoidAnywhere
+	// Of kept views of map pages.
+	ruleMovesEndViews
+	ruleRememberMoves
+	ruleNumbersGoOn
 )

@@ -40,4 +40,7 @@ var rules = []string{
 	ruleDropBehindCheckpoint: "drop-behind-checkpoint",
 	ruleIntroduceFirst:       "introduce-first",
 	ruleVoidAnywhere:         "void-anywhere",
+	ruleMovesEndViews:        "moves-end-views",
+	ruleRememberMoves:        "remember-moves",
+	ruleNumbersGoOn:          "numbers-go-on",
 }

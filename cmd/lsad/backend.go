@@ -169,6 +169,7 @@ func (b *backend) Counters() admin.Counters {
 		LogBehindBytes: m.LogBytes,
 		MapCacheBytes:  m.MapCache.Bytes, MapCacheLimitBytes: m.MapCache.Budget,
 		MapCacheHits: uint64(m.MapCache.Hits), MapCacheMisses: uint64(m.MapCache.Misses),
+		MapViewsKept: uint64(m.MapCache.ViewsKept), MapViewsUsed: uint64(m.MapCache.ViewsUsed), MapViewsOutdated: uint64(m.MapCache.ViewsOutdated),
 		NBDAccepted: n.Accepted, NBDRefused: n.Refused, NBDBadHandshakes: n.BadHandshakes, NBDStalled: n.Stalled, NBDBufferBytes: n.BufferBytes,
 		WriteWaits: writeWaits(b.server.array.Waits()),
 	}

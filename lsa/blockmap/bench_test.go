@@ -3,6 +3,7 @@ package blockmap
 import (
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -15,6 +16,25 @@ type nobody struct{}
 
 func (nobody) Used(uint64, *Entry)  {}
 func (nobody) Freed(uint64, *Entry) {}
+
+// lefts are Places of as many segments as the tests use.
+type lefts struct {
+	numbers [4][]atomic.Uint64 // by device
+}
+
+func newLefts() *lefts {
+	l := &lefts{}
+	for i := range l.numbers {
+		l.numbers[i] = make([]atomic.Uint64, 4096)
+	}
+	return l
+}
+
+func (l *lefts) Left(p format.Place, number uint64) { l.numbers[p.Device()][p.Segment()].Store(number) }
+
+func (l *lefts) LastLeft(p format.Place) (uint64, bool) {
+	return l.numbers[p.Device()][p.Segment()].Load(), true
+}
 
 const (
 	benchPages = 64
@@ -46,7 +66,10 @@ func chainOfEvery(b testing.TB, snapshots int, every uint64) (*Map, uint64) {
 			if l.Parent == 0 {
 				m.Write(l.ID, pg*PageBlocks, PageBlocks, 1, format.MakePlace(0, uint32(pg), 1), 0, crc)
 			} else {
-				m.Write(l.ID, pg*PageBlocks+rng.Uint64N(PageBlocks), 1, l.ID, format.MakePlace(1, uint32(l.ID), uint32(pg*9+1)), 0, crc)
+				block, place := pg*PageBlocks+rng.Uint64N(PageBlocks), format.MakePlace(1, uint32(l.ID), uint32(pg*9+1))
+				for _, layer := range []uint64{l.ID, plain} { // what both show is the same
+					m.Write(layer, block, 1, l.ID, place, 0, crc)
+				}
 			}
 		}
 	}
@@ -124,7 +147,8 @@ func BenchmarkWrite(b *testing.B) {
 
 // BenchmarkMiss is the look-up of a block whose page has to be read from the
 // store: of a volume with snapshots, and in turns with it of one without any.
-// "all" has a row for each layer of the chain, "few" for the oldest only. The
+// "all" has a row for each layer of the chain, "few" for the oldest only. "first"
+// is before views were kept. The
 // figures are processor time for each miss, which depends less than the rest on
 // what else the machine does, and the ratio of both.
 func BenchmarkMiss(b *testing.B) {
@@ -132,29 +156,52 @@ func BenchmarkMiss(b *testing.B) {
 		name      string
 		snapshots int
 		every     uint64 // so manieth layer has each page
-	}{{"10 all", 10, 1}, {"100 all", 100, 1}, {"10 few", 10, 1000}, {"100 few", 100, 1000}} {
-		b.Run(c.name, func(b *testing.B) {
-			m, head := chainOfEvery(b, c.snapshots, c.every)
-			save(b, m)
-			if err := m.db.Compact(b.Context(), []byte{keyPrefix}, []byte{keyPrefix + 1}, false); err != nil {
+	}{{"3 all", 3, 1}, {"10 all", 10, 1}, {"100 all", 100, 1}, {"10 few", 10, 1000}, {"100 few", 100, 1000}} {
+		m, head := chainOfEvery(b, c.snapshots, c.every)
+		save(b, m)
+		compact := func() {
+			if err := m.db.Compact(b.Context(), []byte{keyPrefix}, []byte{viewPrefix + 1}, false); err != nil {
 				b.Fatal(err)
 			}
-			var took, misses [2]float64
-			for b.Loop() {
-				for i, layer := range []uint64{plain, head} {
-					for range 8 { // together as long as the clock is fine
-						t, n := missAll(b, m, layer)
-						took[i] += t
-						misses[i] += n
-					}
-				}
+		}
+		compact()
+		b.Run(c.name+" first", func(b *testing.B) { benchMiss(b, m, head) })
+		keeper := cold(b, m)
+		for pg := range uint64(benchPages) {
+			if err := keeper.Lookup(head, pg*PageBlocks, make([]Entry, 1)); err != nil {
+				b.Fatal(err)
 			}
-			none, some := took[0]/misses[0], took[1]/misses[1]
-			b.ReportMetric(none, "us/miss-without")
-			b.ReportMetric(some, "us/miss-with")
-			b.ReportMetric(some/none, "ratio")
-		})
+		}
+		save(b, keeper)
+		compact()
+		b.Run(c.name, func(b *testing.B) { benchMiss(b, m, head) })
 	}
+}
+
+func benchMiss(b *testing.B, m *Map, head uint64) {
+	var took, misses [2]float64
+	for b.Loop() {
+		for i, layer := range []uint64{plain, head} {
+			for range 8 { // together as long as the clock is fine
+				t, n := missAll(b, m, layer)
+				took[i] += t
+				misses[i] += n
+			}
+		}
+	}
+	none, some := took[0]/misses[0], took[1]/misses[1]
+	b.ReportMetric(none, "us/miss-without")
+	b.ReportMetric(some, "us/miss-with")
+	b.ReportMetric(some/none, "ratio")
+}
+
+// cold is another map of the same store, with nothing cached, that keeps views.
+func cold(t testing.TB, m *Map) *Map {
+	c := New(m.db, m.Layers, nobody{}, 1)
+	if err := c.KeepViews(newLefts(), 1, 0); err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // BenchmarkMissDeltas is the look-up of a block whose page has so many deltas that were not put together with it yet, in
@@ -194,7 +241,7 @@ func BenchmarkMissDeltas(b *testing.B) {
 // missAll looks up a block in each page with nothing in the cache, and returns
 // how many microseconds of processor time for how many misses that took.
 func missAll(b *testing.B, m *Map, layer uint64) (us, misses float64) {
-	cold := New(m.db, m.Layers, nobody{}, 1)
+	cold := cold(b, m)
 	var entry [1]Entry
 	before := cpuTime(b)
 	for pg := range uint64(benchPages) {

@@ -45,6 +45,8 @@ type Map struct {
 	whole      atomic.Bool // pages are always stored whole
 	deltasFrom int         // so are those with fewer entries
 
+	views views
+
 	beforeCache func() // resolve is about to ask the cache; nil but in tests
 
 	shards [shardCount]shard
@@ -160,7 +162,7 @@ func (m *Map) remove(s *shard, p *page) {
 // load fills a page that insert made. On failure it takes the page out again.
 func (m *Map) load(s *shard, p *page) error {
 	for {
-		entries, err := m.resolve(p.key)
+		entries, keep, err := m.resolve(p.key)
 		s.mu.Lock()
 		if err == nil && p.reload {
 			p.reload = false
@@ -173,6 +175,7 @@ func (m *Map) load(s *shard, p *page) error {
 			p.entries = entries
 			m.bytes.Add(int64(cap(entries)) * entryBytes)
 		}
+		m.views.keep(keep)
 		close(p.loading)
 		p.loading = nil
 		s.mu.Unlock()

@@ -125,6 +125,7 @@ func (m *Map) Move(layer, block, lsn uint64, from, to format.Place) bool {
 		s.mu.Unlock()
 		return false
 	}
+	m.views.left(e)
 	m.touch(s, p)
 	p.mark(off, 1)
 	e = p.get(off)

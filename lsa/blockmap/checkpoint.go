@@ -14,12 +14,14 @@ type Checkpoint struct {
 	m     *Map
 	gen   uint64
 	pages [shardCount][]*page
+	views viewChanges
 }
 
 // Begin takes the dirty pages. It is called under the commit lock, and not
-// again before the checkpoint it returned is Done or Failed.
-func (m *Map) Begin() *Checkpoint {
-	c := &Checkpoint{m: m, gen: m.gen}
+// again before the checkpoint it returned is Done or Failed. number is that of
+// the checkpoint: one more than that of the one before, the same if that failed.
+func (m *Map) Begin(number uint64) *Checkpoint {
+	c := &Checkpoint{m: m, gen: m.gen, views: m.takeViews(number)}
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.Lock()
@@ -57,6 +59,9 @@ func (c *Checkpoint) WriteTo(batch *pebble.Batch) error {
 				return fmt.Errorf("checkpoint map page %d of layer %d: %w", p.key.Page, p.key.Layer, err)
 			}
 		}
+	}
+	if err := c.views.writeTo(batch); err != nil {
+		return fmt.Errorf("checkpoint kept views: %w", err)
 	}
 	return nil
 }
@@ -106,5 +111,6 @@ func (c *Checkpoint) end(durable bool) {
 		}
 		s.mu.Unlock()
 	}
+	c.m.endViews(&c.views, durable)
 	c.m.flushing.Store(0)
 }

@@ -87,13 +87,13 @@ func DecodePage(dst []Entry, b []byte) ([]Entry, error) {
 	if len(b) < 2 || len(b) > maxPageValue || b[0] != pageVersion {
 		return nil, badPage("wrong version or length")
 	}
-	return decodeEntries(dst, b[1:], false)
+	return decodeEntries(dst, b[1:], true, false)
 }
 
 func badPage(what string) error { return fmt.Errorf("%w: map page: %s", format.ErrInvalid, what) }
 
-// decodeEntries appends the counted entries that are all of b. In a delta some are none.
-func decodeEntries(dst []Entry, b []byte, delta bool) ([]Entry, error) {
+// decodeEntries appends the counted entries that are all of b, the layer's own or not. In a delta some are none.
+func decodeEntries(dst []Entry, b []byte, own, delta bool) ([]Entry, error) {
 	bad := func(what string) ([]Entry, error) { return nil, badPage(what) }
 	r := reader{b: b}
 	n := r.uvarint()
@@ -105,7 +105,7 @@ func decodeEntries(dst []Entry, b []byte, delta bool) ([]Entry, error) {
 	}
 	var prev Entry
 	for i := range n {
-		e := Entry{Own: true}
+		e := Entry{Own: own}
 		step := r.uvarint()
 		if step >= PageBlocks || step == 0 && i > 0 || uint64(prev.Off)+step >= PageBlocks {
 			return bad("offsets out of order")

@@ -97,5 +97,5 @@ func decodeDelta(dst []Entry, b []byte) ([]Entry, error) {
 	if len(b) < 2 || len(b) > maxPageValue || b[0] != deltaVersion {
 		return nil, badPage("delta of wrong version or length")
 	}
-	return decodeEntries(dst, b[1:], true)
+	return decodeEntries(dst, b[1:], true, true)
 }

@@ -160,7 +160,7 @@ func TestCheckpointStoresDeltas(t *testing.T) {
 			m.Write(head, pg*PageBlocks+7, 1, 9999, format.MakePlace(2, uint32(pg), 1), 0, func(int) uint32 { return 5 })
 			m.Unpin(Key{head, pg})
 		}
-		c, batch := m.Begin(), m.db.NewBatch()
+		c, batch := m.Begin(1), m.db.NewBatch()
 		defer batch.Close()
 		if err := c.WriteTo(batch); err != nil {
 			t.Fatal(err)

@@ -6,6 +6,7 @@ package blockmap
 
 // DropPage frees all that the layer itself has in a page.
 func (m *Map) DropPage(k Key) {
+	m.views.forget(k)
 	m.change(k, func(p *page) {
 		p.markAll()
 		for i := range p.entries {
@@ -21,6 +22,7 @@ func (m *Map) DropPage(k Key) {
 // the child. Both pages are pinned.
 func (m *Map) MergePage(layer, child, pg uint64) {
 	from, to := Key{layer, pg}, Key{child, pg}
+	m.views.forget(from)
 	own := m.ownEntries(from)
 	taken := make([]bool, len(own))
 	m.change(to, func(p *page) {
@@ -58,6 +60,7 @@ func (m *Map) MergePage(layer, child, pg uint64) {
 // DropHidden frees what layer's page has and every child hides: nobody can
 // read it. All the pages are pinned.
 func (m *Map) DropHidden(layer uint64, children []uint64, pg uint64) {
+	m.views.forget(Key{layer, pg})
 	visible := make(map[uint16]bool)
 	for _, c := range children {
 		hidden := make(map[uint16]bool)

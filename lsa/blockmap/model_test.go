@@ -9,6 +9,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"lsad/lsa/format"
@@ -16,9 +17,10 @@ import (
 
 func newStore(t testing.TB) *pebble.DB {
 	t.Helper()
-	o := &pebble.Options{FS: vfs.NewMem(), DisableWAL: true, Logger: quiet{}, Merger: Merger, L0CompactionThreshold: 12}
+	o := &pebble.Options{FS: vfs.NewMem(), DisableWAL: true, Logger: quiet{}, Merger: Merger, L0CompactionThreshold: 12, CacheSize: 16 << 20}
 	for i := range o.Levels { // as the array's
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+		o.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
 	}
 	db, err := pebble.Open("map", o)
 	if err != nil {
@@ -133,7 +135,14 @@ func (r *runner) checkStored() {
 		r.t.Fatal(err)
 	}
 	stored := New(r.db, NewLayers(layers), newBooks(), 1<<20)
-	compareMaps(r.t, "stored", stored, r.image)
+	if err := stored.KeepViews(r.imageLefts, r.number, 1); err != nil {
+		r.t.Fatal(err)
+	}
+	if len(stored.views.dropped) > 0 {
+		r.t.Fatalf("views are left of layers %v", stored.views.dropped)
+	}
+	r.checkViews("stored", stored)
+	compareMaps(r.t, "stored", stored, r.image, r.unread()...)
 	found := newBooks()
 	err := stored.Each(func(k Key, entries []Entry, err error) error {
 		for i := range entries {
@@ -150,7 +159,7 @@ func (r *runner) checkStored() {
 // check compares everything.
 func (r *runner) check(when string) {
 	r.t.Helper()
-	compareMaps(r.t, when, r.m, r.want)
+	compareMaps(r.t, when, r.m, r.want, r.unread()...)
 	compareBooks(r.t, when, r.books, r.want.books())
 	found, holes := newBooks(), map[uint64]int{}
 	err := r.m.Each(func(k Key, entries []Entry, err error) error {
@@ -167,7 +176,30 @@ func (r *runner) check(when string) {
 	}
 	compareBooks(r.t, when+", each page", found, r.books)
 	r.checkHoles(when, holes)
+	r.checkViews(when, r.m)
 	r.checkMemory(when)
+}
+
+// changes are those to views that the running checkpoint and the next one make.
+func (r *runner) changes() []viewChanges {
+	all := []viewChanges{{dropped: r.m.views.dropped, gone: r.m.views.gone}}
+	if r.ckpt != nil {
+		all = append(all, r.ckpt.views)
+	}
+	return all
+}
+
+func (r *runner) checkViews(when string, m *Map) {
+	r.t.Helper()
+	err := m.CheckViews(func(k Key, err error) error {
+		if m == r.m && slices.ContainsFunc(r.changes(), func(c viewChanges) bool { return slices.Contains(c.dropped, k.Layer) || slices.Contains(c.gone, k) }) {
+			return nil // not any more, with a checkpoint to come
+		}
+		return fmt.Errorf("view of page %d of layer %d: %w", k.Page, k.Layer, err)
+	})
+	if err != nil {
+		r.t.Fatalf("%s: %v", when, err)
+	}
 }
 
 // checkHoles: a layer has a hole where it hides something, and nowhere else. On
@@ -186,6 +218,10 @@ func (r *runner) checkHoles(when string, holes map[uint64]int) {
 		}
 	}
 }
+
+// unread are the layers that were swept, which nobody reads: they may look as if
+// what was freed hid something still.
+func (r *runner) unread() []uint64 { return slices.Collect(maps.Keys(r.swept)) }
 
 func compareBooks(t testing.TB, when string, got, want *books) {
 	t.Helper()
@@ -283,7 +319,7 @@ func TestReadDuringMerge(t *testing.T) {
 		r.m.MergePage(2, 3, 0)
 		unpin()
 		r.want.own[3][2], r.want.own[2] = r.want.own[2][2], map[uint64]Entry{}
-		c := r.m.Begin()
+		c := r.m.Begin(1)
 		batch := r.db.NewBatch()
 		if err := c.WriteTo(batch); err != nil {
 			t.Fatal(err)
@@ -355,6 +391,7 @@ func TestMapModel(t *testing.T) {
 	case os.Getenv("LSAD_TEST") == "full":
 		seeds = 10
 	}
+	used, outdated := int64(0), int64(0)
 	for _, budget := range []int64{1, 200 << 10, 64 << 20} {
 		for seed := uint64(1); seed <= seeds; seed++ {
 			t.Run(fmt.Sprintf("%d bytes, seed %d", budget, seed), func(t *testing.T) {
@@ -365,16 +402,17 @@ func TestMapModel(t *testing.T) {
 						r.check(fmt.Sprintf("step %d, %s", i, what))
 					}
 				}
-				if r.ckpt == nil {
-					r.checkpoint()
-				}
-				for r.ckpt != nil {
-					r.checkpoint()
+				for r.checkpoint() != "end of a checkpoint" {
 				}
 				if st := r.m.Stats(); st.Dirty == 0 && st.Bytes > max(budget, pageBytes) {
 					t.Fatalf("%+v: clean pages stay beyond the budget", st)
 				}
+				used, outdated = used+r.m.views.used.Load(), outdated+r.m.views.outdated.Load()
 			})
 		}
 	}
+	if used == 0 || outdated == 0 {
+		t.Errorf("%d views were used, %d were found outdated", used, outdated)
+	}
+	t.Logf("%d views were used, %d were found outdated", used, outdated)
 }

@@ -23,17 +23,26 @@ type runner struct {
 	lsn    uint64
 	place  uint32
 	nextID uint64
+	sealed map[uint64]bool // layers that others stand or stood on
+	swept  map[uint64]bool // layers without a name
 
-	frozen func(layer uint64, want *tree) // told of layers that were sealed, if not nil
-	ckpt   *Checkpoint
-	image  *tree // as of ckpt
-	wrote  bool
+	frozen     func(layer uint64, want *tree) // told of layers that were sealed, if not nil
+	lefts      *segmentLefts
+	number     uint64 // of the last checkpoint that was made
+	ckpt       *Checkpoint
+	image      *tree // as of ckpt
+	imageLefts *segmentLefts
+	wrote      bool
 }
 
 func newRunner(t testing.TB, seed uint64, budget int64) *runner {
-	r := &runner{t: t, rng: rand.New(rand.NewPCG(seed, 9)), db: newStore(t), books: newBooks(), lsn: 1, nextID: 2,
+	r := &runner{t: t, rng: rand.New(rand.NewPCG(seed, 9)), db: newStore(t), books: newBooks(), lsn: 1, nextID: 2, sealed: map[uint64]bool{}, swept: map[uint64]bool{},
 		want: &tree{map[uint64]uint64{1: 0}, map[uint64]map[uint64]Entry{1: {}}}}
 	r.m = New(r.db, NewLayers([]Layer{{ID: 1}}), r.books, budget)
+	r.lefts = &segmentLefts{numbers: map[format.Place]uint64{}}
+	if err := r.m.KeepViews(r.lefts, 0, 1); err != nil {
+		t.Fatal(err)
+	}
 	return r
 }
 
@@ -50,8 +59,14 @@ func (r *runner) pick(match func(layer uint64) bool) uint64 {
 	return all[r.rng.IntN(len(all))]
 }
 
+// head picks a layer that takes writes: one on which nothing ever stood.
 func (r *runner) head() uint64 {
-	return r.pick(func(l uint64) bool { return len(r.want.children(l)) == 0 })
+	layer := r.pick(func(l uint64) bool { return !r.sealed[l] })
+	if layer == 0 {
+		r.add(r.pick(func(l uint64) bool { return !r.swept[l] }))
+		layer = r.nextID - 1
+	}
+	return layer
 }
 
 func (r *runner) pin(pg uint64, layers ...uint64) (unpin func()) {
@@ -193,6 +208,7 @@ func (r *runner) add(parent uint64) {
 	r.nextID++
 	r.m.Layers.Add(Layer{ID: id, Parent: parent})
 	r.want.parent[id], r.want.own[id] = parent, map[uint64]Entry{}
+	r.sealed[parent] = true
 	if r.frozen != nil {
 		r.frozen(parent, r.want)
 	}
@@ -207,7 +223,7 @@ func (r *runner) snapshot() string {
 }
 
 func (r *runner) clone() string {
-	layer := r.pick(func(l uint64) bool { return len(r.want.children(l)) > 0 })
+	layer := r.pick(func(l uint64) bool { return r.sealed[l] && !r.swept[l] })
 	if layer != 0 && len(r.want.parent) < 40 {
 		r.add(layer)
 	}
@@ -216,7 +232,9 @@ func (r *runner) clone() string {
 
 // drop deletes a layer that nothing stands on, page by page.
 func (r *runner) drop() string {
-	layer := r.pick(func(l uint64) bool { return len(r.want.children(l)) == 0 && r.want.parent[l] != 0 })
+	layer := r.pick(func(l uint64) bool {
+		return len(r.want.children(l)) == 0 && r.want.parent[l] != 0 && len(r.want.parent) > 2
+	})
 	if layer == 0 || r.frozen != nil {
 		return "no drop"
 	}
@@ -232,6 +250,7 @@ func (r *runner) drop() string {
 		r.maybe(r.checkpoint)
 	}
 	r.m.Layers.Splice(layer, false)
+	r.m.DropViews(layer)
 	delete(r.want.parent, layer)
 	delete(r.want.own, layer)
 	return fmt.Sprintf("drop of layer %d", layer)
@@ -250,6 +269,7 @@ func (r *runner) merge() string {
 	if layer == 0 {
 		return "no merge"
 	}
+	r.swept[layer] = true
 	child := r.want.children(layer)[0]
 	for pg := range uint64(testPages) {
 		unpin := r.pin(pg, layer, child)
@@ -270,10 +290,11 @@ func (r *runner) merge() string {
 			r.maybe(r.unmap)
 		}
 		if pg == testPages/2 { // nobody reads the layer itself any more
-			compareMaps(r.t, fmt.Sprintf("in the middle of a merge of layer %d", layer), r.m, r.want, layer)
+			compareMaps(r.t, fmt.Sprintf("in the middle of a merge of layer %d", layer), r.m, r.want, append(r.unread(), layer)...)
 		}
 	}
 	r.m.Layers.Splice(layer, true)
+	r.m.DropViews(layer)
 	for _, c := range r.want.children(layer) {
 		r.want.parent[c] = r.want.parent[layer]
 	}
@@ -288,6 +309,7 @@ func (r *runner) sweep() string {
 	if layer == 0 || r.frozen != nil {
 		return "no sweep"
 	}
+	r.swept[layer] = true
 	children := r.want.children(layer)
 	for pg := range uint64(testPages) {
 		unpin := r.pin(pg, append([]uint64{layer}, children...)...)
@@ -311,7 +333,7 @@ func (r *runner) sweep() string {
 func (r *runner) checkpoint() string {
 	switch {
 	case r.ckpt == nil:
-		r.ckpt, r.image, r.wrote = r.m.Begin(), r.want.clone(), false
+		r.ckpt, r.image, r.imageLefts, r.wrote = r.m.Begin(r.number+1), r.want.clone(), r.lefts.clone(), false
 		return "begin of a checkpoint"
 	case r.rng.IntN(8) == 0:
 		r.ckpt.Failed()
@@ -331,6 +353,7 @@ func (r *runner) checkpoint() string {
 	if err := r.db.Apply(batch, pebble.NoSync); err != nil {
 		r.t.Fatal(err)
 	}
+	r.number++
 	r.ckpt.Done()
 	r.ckpt = nil
 	r.checkStored()

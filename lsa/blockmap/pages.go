@@ -187,6 +187,9 @@ func (m *Map) changedPages() map[Key]bool {
 type Stats struct {
 	Budget, Bytes, Dirty, Flushing int64
 	Hits, Misses                   int64
+	ViewsKept                      int64 // stored by checkpoints
+	ViewsUsed                      int64 // by misses, in place of the rows of many layers
+	ViewsOutdated                  int64 // found so, or damaged, and not used
 }
 
 // Stats returns what the cache is doing.
@@ -194,6 +197,7 @@ func (m *Map) Stats() Stats {
 	return Stats{
 		Budget: m.budget, Bytes: m.bytes.Load(), Dirty: m.dirty.Load(), Flushing: m.flushing.Load(),
 		Hits: m.hits.Load(), Misses: m.misses.Load(),
+		ViewsKept: m.views.kept.Load(), ViewsUsed: m.views.used.Load(), ViewsOutdated: m.views.outdated.Load(),
 	}
 }
 

@@ -35,7 +35,7 @@ func writeOne(t testing.TB, m *Map, k Key, lsn uint64) {
 
 // save makes a checkpoint: all that is cached is clean then.
 func save(t testing.TB, m *Map) {
-	c, batch := m.Begin(), m.db.NewBatch()
+	c, batch := m.Begin(1), m.db.NewBatch()
 	if err := c.WriteTo(batch); err != nil {
 		t.Fatal(err)
 	}

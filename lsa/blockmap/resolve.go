@@ -16,9 +16,10 @@ type view struct {
 	known   int     // entries that are not KindNone
 	void    int     // of them, inherited holes: they hide nothing
 	buf     []Entry // of the row that is decoded
+	encoded []byte
 }
 
-var views = sync.Pool{New: func() any { return &view{buf: make([]Entry, 0, PageBlocks)} }}
+var viewPool = sync.Pool{New: func() any { return &view{buf: make([]Entry, 0, PageBlocks)} }}
 
 // below adds what the next layer of the chain has: it shows where nothing above
 // it has an entry.
@@ -34,6 +35,25 @@ func (v *view) below(entries []Entry, own bool) {
 			}
 		}
 	}
+}
+
+// above puts the layer's own entries over what those below it have.
+func (v *view) above(own []Entry) {
+	for i := range own {
+		at := &v.entries[own[i].Off]
+		switch {
+		case at.Kind == KindNone:
+			v.known++
+		case at.voids():
+			v.void--
+		}
+		*at = own[i]
+	}
+}
+
+func (v *view) reset() {
+	clear(v.entries[:])
+	v.known, v.void = 0, 0
 }
 
 func (e *Entry) voids() bool { return e.Kind == KindHole && !e.Own }
@@ -58,31 +78,39 @@ func (v *view) page() []Entry {
 
 // resolve works out what a reader of the page sees. The layers are gone through
 // from the page's own on down, until one is in the cache, resolved, or every
-// block is known.
-func (m *Map) resolve(k Key) ([]Entry, error) {
+// block is known. Where the chain is long, views of pages are used and kept: the
+// one returned, if any, is worth to be stored, if no ancestor changed meanwhile.
+//
+// The cache first, then the store: a page that is not in the cache is in the
+// store as it is, and one that changes in between has this one loaded again.
+// The other way about, a row could be read that is older than the page which
+// leaves the cache meanwhile.
+func (m *Map) resolve(k Key) ([]Entry, *kept, error) {
+	number := m.views.next.Load() // before anything is read
+	if m.beforeCache != nil {
+		m.beforeCache()
+	}
+	if entries, ok, err := m.near(k); ok {
+		return entries, nil, err
+	}
 	chain := m.Layers.Chain(k.Layer)
 	if len(chain) < 2 {
 		entries, err := m.stored(k)
 		// Without a parent holes hide nothing, own or not.
-		return slices.DeleteFunc(entries, func(e Entry) bool { return e.Kind == KindHole }), err
+		return slices.DeleteFunc(entries, func(e Entry) bool { return e.Kind == KindHole }), nil, err
 	}
-	v := views.Get().(*view)
-	defer views.Put(v)
-	clear(v.entries[:])
-	v.known, v.void = 0, 0
-	// The cache first, then the store: a page that is not in the cache is in the
-	// store as it is, and one that changes in between has this one loaded again.
-	// The other way about, a row could be read that is older than the page which
-	// leaves the cache meanwhile.
-	if m.beforeCache != nil {
-		m.beforeCache()
+	v := viewPool.Get().(*view)
+	defer viewPool.Put(v)
+	v.reset()
+	if m.views.places != nil && len(chain) > m.views.from {
+		return m.resolveLong(v, k, chain[1:], number)
 	}
 	cached, n := m.nearest(chain[1:], k.Page)
-	if err := m.rows(v, chain[:1+n], k.Page); err != nil {
-		return nil, err
+	if _, err := m.rows(v, chain[:1+n], k.Page, true); err != nil {
+		return nil, nil, err
 	}
 	v.below(cached, false)
-	return v.page(), nil
+	return v.page(), nil, nil
 }
 
 // nearest copies the entries of the first of the layers that has the page in the
@@ -96,38 +124,42 @@ func (m *Map) nearest(layers []uint64, pg uint64) (entries []Entry, n int) {
 	return nil, len(layers)
 }
 
-// rows adds to the view what the store has of a page in the layers, the first of
-// which is its own.
-func (m *Map) rows(v *view, layers []uint64, pg uint64) error {
+// rows adds to the view what the store has of a page in the layers, until all is
+// known, and returns at how many it looked. own: the first is the page's own.
+func (m *Map) rows(v *view, layers []uint64, pg uint64, own bool) (looked int, err error) {
+	if len(layers) == 0 {
+		return 0, nil
+	}
 	it, err := m.db.NewIter(nil)
 	if err != nil {
-		return fmt.Errorf("read map page %d of layer %d: %w", pg, layers[0], err)
+		return 0, fmt.Errorf("read map page %d of layer %d: %w", pg, layers[0], err)
 	}
 	var key [17]byte
 	for i, layer := range layers {
 		if v.known == PageBlocks {
 			break
 		}
+		looked++
 		if !it.SeekPrefixGE(appendKey(key[:0], Key{layer, pg})) {
 			if err := it.Error(); err != nil {
-				return errClose(fmt.Errorf("read map page %d of layer %d: %w", pg, layer, StoreError(err)), it)
+				return 0, errClose(fmt.Errorf("read map page %d of layer %d: %w", pg, layer, StoreError(err)), it)
 			}
 			continue
 		}
 		m.rowsRead.Add(1)
 		value, err := it.ValueAndErr()
 		if err != nil {
-			return errClose(fmt.Errorf("read map page %d of layer %d: %w", pg, layer, StoreError(err)), it)
+			return 0, errClose(fmt.Errorf("read map page %d of layer %d: %w", pg, layer, StoreError(err)), it)
 		}
 		if v.buf, err = DecodePage(v.buf[:0], value); err != nil {
-			return errClose(fmt.Errorf("map page %d of layer %d: %w", pg, layer, err), it)
+			return 0, errClose(fmt.Errorf("map page %d of layer %d: %w", pg, layer, err), it)
 		}
-		v.below(v.buf, i == 0)
+		v.below(v.buf, own && i == 0)
 	}
 	if err := it.Close(); err != nil {
-		return fmt.Errorf("read map page %d of layer %d: %w", pg, layers[0], StoreError(err))
+		return 0, fmt.Errorf("read map page %d of layer %d: %w", pg, layers[0], StoreError(err))
 	}
-	return nil
+	return looked, nil
 }
 
 // cached copies the entries of a resolved page, if it is in the cache.

@@ -72,7 +72,7 @@ func TestPageLeavesTheCacheMeanwhile(t *testing.T) {
 		save(t, m)
 		evict(Key{1, 0})
 	}
-	entries, err := m.resolve(Key{head, 0})
+	entries, _, err := m.resolve(Key{head, 0})
 	if err != nil || len(entries) != PageBlocks {
 		t.Fatal(len(entries), err)
 	}

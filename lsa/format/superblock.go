@@ -38,10 +38,13 @@ func (u UUID) String() string { return hex.EncodeToString(u[:]) }
 // FeatureDeltas: the metadata store may hold deltas of map pages.
 const FeatureDeltas uint64 = 1 << 0
 
+// FeatureViews: the metadata store may hold kept views of map pages, and the segment table says what they rest on.
+const FeatureViews uint64 = 1 << 1
+
 // Features that a superblock can name. An unknown bit of Incompat forbids opening.
 const (
 	FeaturesCompat   uint64 = 0
-	FeaturesIncompat        = FeatureDeltas
+	FeaturesIncompat        = FeatureDeltas | FeatureViews
 )
 
 // DeviceState is what the array thinks of a device.

@@ -212,6 +212,9 @@ type Counters struct {
 	MapCacheLimitBytes int64
 	MapCacheHits       uint64
 	MapCacheMisses     uint64
+	MapViewsKept       uint64
+	MapViewsUsed       uint64
+	MapViewsOutdated   uint64
 
 	NBDAccepted      uint64
 	NBDRefused       uint64

@@ -229,6 +229,7 @@ func (r *Run) create(ctx context.Context) error {
 		CheckpointBytes: []int64{256 << 10, 512 << 10, 4 << 20}[r.rng.IntN(3)],
 		MapCache:        []int64{256 << 10, 1 << 20}[r.rng.IntN(2)],
 		DeltasFrom:      1 + r.rng.IntN(20), // pages are small here
+		ViewsFrom:       1 + r.rng.IntN(2),  // and chains of layers short
 		Logger:          r.cfg.Logger,
 	}
 	if segments >= separateFrom && r.rng.IntN(2) == 0 {
