@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,16 +43,16 @@ func (r *rig) manySnapshots(rng *rand.Rand) map[string][]byte {
 	return want
 }
 
-// readAll reads everything with nothing cached, and returns how many views were used.
+// readAll reads everything, the volume before its snapshots, and returns how many views were used.
 func (r *rig) readAll(when string, want map[string][]byte) int64 {
 	r.t.Helper()
 	before := r.a.blocks.Stats()
-	for name, data := range want {
+	for _, name := range slices.Sorted(maps.Keys(want)) {
 		h, err := r.a.OpenVolume(name, OpenOptions{ReadOnly: true})
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		r.expect(when+": "+name, h, data)
+		r.expect(when+": "+name, h, want[name])
 		h.Close()
 	}
 	return r.a.blocks.Stats().ViewsUsed - before.ViewsUsed
