@@ -38,7 +38,7 @@ func (a *Array) openStore() (string, error) {
 	}
 	if a.super.incompat&format.FeatureViews != 0 {
 		if err := a.blocks.KeepViews(a, state.Number, a.opts.ViewsFrom); err != nil {
-			return "", err
+			a.log.Warn("some kept views of map pages cannot be used; reads of volumes with many snapshots may take longer", "error", err)
 		}
 	}
 	a.checkpoint.lsn.Store(state.LSN)

@@ -166,7 +166,7 @@ func (m *Map) resolveLong(v *view, k Key, ancestors []uint64, number uint64) ([]
 	}
 	v.below(base.entries, false)
 	var keep *kept
-	if looked >= m.views.from {
+	if looked >= m.views.from && m.views.holds(number, v.entries[:]) { // on an absent device it never would
 		keep = &kept{key: Key{ancestors[0], k.Page}, value: v.value(number), also: base.also}
 	}
 	v.above(own)

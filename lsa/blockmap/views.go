@@ -37,10 +37,12 @@ type Places interface {
 
 const (
 	// viewsFrom so many layers that were looked at for one page, its view is kept.
+	// More would be as many rows for each miss, and fewer as many views as there are
+	// snapshots of a page.
 	viewsFrom = 2
-	viewsMost = 8
+	viewsMost = 8 // that viewsFrom may be set to
 	// viewsShare of the cache, or viewsMin bytes, may wait for the next checkpoint.
-	viewsShare = 16
+	viewsShare = 32
 	viewsMin   = 1 << 20
 )
 
@@ -71,7 +73,8 @@ type kept struct {
 
 // KeepViews begins to keep views and to believe those in the store, which was
 // written by the checkpoint with that number last. from is for how many layers that
-// were looked at a view is kept, 0 for the default, viewsMost at most. It is called before the map is used.
+// were looked at a view is kept, 0 for the default, 8 at most. It is called before the
+// map is used. An error says that some of those in the store are not used.
 func (m *Map) KeepViews(places Places, number uint64, from int) error {
 	v := &m.views
 	if from <= 0 {
@@ -87,6 +90,7 @@ func (m *Map) KeepViews(places Places, number uint64, from int) error {
 // not there, which no checkpoint leaves behind, are to be removed.
 func (m *Map) findViews() error {
 	stored := map[uint64]bool{}
+	defer m.views.stored.Store(&stored)
 	it, err := m.db.NewIter(&pebble.IterOptions{LowerBound: []byte{viewPrefix}, UpperBound: []byte{viewPrefix + 1}})
 	if err != nil {
 		return fmt.Errorf("read kept views: %w", StoreError(err))
@@ -105,7 +109,6 @@ func (m *Map) findViews() error {
 	if err := it.Close(); err != nil {
 		return fmt.Errorf("read kept views: %w", StoreError(err))
 	}
-	m.views.stored.Store(&stored)
 	return nil
 }
 

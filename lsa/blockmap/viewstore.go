@@ -25,14 +25,16 @@ func (m *Map) takeViews(number uint64) (c viewChanges) {
 	v.next.Store(number + 1)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	stored := maps.Clone(*v.stored.Load())
 	for key, k := range v.waiting {
 		if l, ok := m.Layers.Get(key.Layer); ok && !l.Merged {
 			c.kept = append(c.kept, k)
-			stored[key.Layer] = true
 		}
 	}
-	v.stored.Store(&stored)
+	v.changeStored(len(c.kept) > 0, func(stored map[uint64]bool) {
+		for _, k := range c.kept {
+			stored[k.key.Layer] = true
+		}
+	})
 	clear(v.waiting)
 	v.bytes = 0
 	c.dropped, v.dropped = v.dropped, nil
@@ -80,11 +82,22 @@ func (m *Map) endViews(c *viewChanges, durable bool) {
 		return
 	}
 	v.kept.Add(int64(len(c.kept)))
-	stored := maps.Clone(*v.stored.Load())
-	for _, layer := range c.dropped {
-		if !slices.Contains(v.dropped, layer) {
-			delete(stored, layer)
+	v.changeStored(len(c.dropped) > 0, func(stored map[uint64]bool) {
+		for _, layer := range c.dropped {
+			if !slices.Contains(v.dropped, layer) {
+				delete(stored, layer)
+			}
 		}
+	})
+}
+
+// changeStored changes what layers may have views in the store, if there is
+// anything to change. Who reads it has the one from before or the one behind.
+func (v *views) changeStored(any bool, change func(map[uint64]bool)) {
+	if !any {
+		return
 	}
+	stored := maps.Clone(*v.stored.Load())
+	change(stored)
 	v.stored.Store(&stored)
 }
