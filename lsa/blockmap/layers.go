@@ -132,6 +132,14 @@ func (t *Layers) Children(id uint64) []uint64 {
 	return nil
 }
 
+// leaf says whether nothing stands on a layer.
+func (t *Layers) leaf(id uint64) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	n := t.nodes[id]
+	return n != nil && len(n.children) == 0
+}
+
 // Descendants returns every layer above id, in no order.
 func (t *Layers) Descendants(id uint64) []uint64 {
 	t.mu.RLock()

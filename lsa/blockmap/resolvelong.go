@@ -166,11 +166,18 @@ func (m *Map) resolveLong(v *view, k Key, ancestors []uint64, number uint64) ([]
 	}
 	v.below(base.entries, false)
 	var keep *kept
-	if looked >= m.views.from && m.views.holds(number, v.entries[:]) { // on an absent device it never would
+	if looked >= m.views.from && m.worthKeeping(k.Layer, v, number) {
 		keep = &kept{key: Key{ancestors[0], k.Page}, value: v.value(number), also: base.also}
 	}
 	v.above(own)
 	return v.page(), keep, nil
+}
+
+// worthKeeping: views are for those who read and write the newest, volumes and clones. A
+// walk through all layers, or a backup of a snapshot, would leave one for each that it
+// looked at. And on a device that is absent none would ever hold.
+func (m *Map) worthKeeping(layer uint64, v *view, number uint64) bool {
+	return m.Layers.leaf(layer) && m.views.holds(number, v.entries[:])
 }
 
 // base is what the search through the ancestors of a page ended with.
