@@ -52,8 +52,14 @@ func (r *rig) readAll(when string, want map[string][]byte) int64 {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		r.expect(when+": "+name, h, want[name])
+		got := make([]byte, len(want[name]))
+		if err := h.ReadAt(got, 0); err != nil || !bytes.Equal(got, want[name]) {
+			r.t.Fatalf("%s: %s has other bytes, or %v", when, name, err)
+		}
 		h.Close()
+	}
+	if err := r.a.VerifyBooks(); err != nil {
+		r.t.Fatalf("%s: %v", when, err)
 	}
 	return r.a.blocks.Stats().ViewsUsed - before.ViewsUsed
 }
@@ -78,7 +84,7 @@ func (r *rig) mustCheckpoint() {
 // later ones use. Where collections move what they show they are not believed
 // any more, also behind a crash. Of layers that are gone none are left.
 func TestViewsOfManySnapshots(t *testing.T) {
-	for _, copies := range []int{1, 2} {
+	for _, copies := range []int{2, 1}[:max(1, 3-underRace)] {
 		t.Run(fmt.Sprint(copies, " copies"), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(3, uint64(copies)))
 			r := newRig(t, 3, 100)
@@ -96,9 +102,9 @@ func TestViewsOfManySnapshots(t *testing.T) {
 			r.killed(rng).clean("views are kept")
 
 			outdated := int64(0)
-			for round := range 4 {
+			for round := range 2 {
 				r.collectAll()
-				if round%2 == 0 {
+				if round == 0 {
 					r.readAll("collected", want)
 					r.mustCheckpoint()
 				}
