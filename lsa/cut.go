@@ -28,6 +28,7 @@ type cut struct {
 func (a *Array) takeCut() (*cut, error) {
 	a.commit.mu.Lock()
 	defer a.commit.mu.Unlock()
+	a.blocks.PauseViews(a.ballast.full.Load()) // they can be done without
 	number := a.checkpoint.number + 1
 	c := &cut{lsn: a.committed.Load(), number: number, pages: a.blocks.Begin(a.cutNumber(number))}
 	c.flushing = a.blocks.Stats().Flushing

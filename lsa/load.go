@@ -37,6 +37,7 @@ func (a *Array) openStore() (string, error) {
 		return "", err
 	}
 	if a.super.incompat&format.FeatureViews != 0 {
+		a.blocks.PauseViews(a.readOnly)
 		if err := a.blocks.KeepViews(a, state.Number, a.opts.ViewsFrom); err != nil {
 			a.log.Warn("some kept views of map pages cannot be used; reads of volumes with many snapshots may take longer", "error", err)
 		}

@@ -17,7 +17,8 @@
 // that no change ever waits for the store.
 //
 // Lock order: Layers.mu and a shard's mu are not held while the other is taken,
-// nor across I/O. changed.mu and views.mu are leaves, taken under a shard's.
+// nor across I/O. changed.mu is a leaf, taken under a shard's; so is views.mu, under which
+// Layers.mu may be taken.
 package blockmap
 
 import "lsad/lsa/format"

@@ -17,17 +17,21 @@ import (
 
 func newStore(t testing.TB) *pebble.DB {
 	t.Helper()
-	o := &pebble.Options{FS: vfs.NewMem(), DisableWAL: true, Logger: quiet{}, Merger: Merger, L0CompactionThreshold: 12, CacheSize: 16 << 20}
-	for i := range o.Levels { // as the array's
-		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
-		o.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
-	}
-	db, err := pebble.Open("map", o)
+	db, err := pebble.Open("map", storeOptions(vfs.NewMem()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
 	return db
+}
+
+func storeOptions(fs vfs.FS) *pebble.Options {
+	o := &pebble.Options{FS: fs, DisableWAL: true, Logger: quiet{}, Merger: Merger, L0CompactionThreshold: 12, CacheSize: 16 << 20}
+	for i := range o.Levels { // as the array's
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+		o.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
+	}
+	return o
 }
 
 type quiet struct{}

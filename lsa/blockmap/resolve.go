@@ -106,11 +106,24 @@ func (m *Map) resolve(k Key) ([]Entry, *kept, error) {
 		return m.resolveLong(v, k, chain[1:], number)
 	}
 	cached, n := m.nearest(chain[1:], k.Page)
-	if _, err := m.rows(v, chain[:1+n], k.Page, true); err != nil {
-		return nil, nil, err
+	entries, err := m.resolveShort(v, chain[:1+n], k.Page, cached)
+	return entries, nil, err
+}
+
+// resolveShort puts the rows of a page's own layer and of those next to it over what
+// the one below them shows.
+func (m *Map) resolveShort(v *view, layers []uint64, pg uint64, below []Entry) (entries []Entry, err error) {
+	r := rowReader{m: m}
+	defer r.close(&err)
+	if v.buf, err = r.page(v.buf[:0], Key{layers[0], pg}); err != nil {
+		return nil, err
 	}
-	v.below(cached, false)
-	return v.page(), nil, nil
+	v.below(v.buf, true)
+	if _, err := r.rows(v, layers[1:], pg); err != nil {
+		return nil, err
+	}
+	v.below(below, false)
+	return v.page(), nil
 }
 
 // nearest copies the entries of the first of the layers that has the page in the
@@ -122,44 +135,6 @@ func (m *Map) nearest(layers []uint64, pg uint64) (entries []Entry, n int) {
 		}
 	}
 	return nil, len(layers)
-}
-
-// rows adds to the view what the store has of a page in the layers, until all is
-// known, and returns at how many it looked. own: the first is the page's own.
-func (m *Map) rows(v *view, layers []uint64, pg uint64, own bool) (looked int, err error) {
-	if len(layers) == 0 {
-		return 0, nil
-	}
-	it, err := m.db.NewIter(nil)
-	if err != nil {
-		return 0, fmt.Errorf("read map page %d of layer %d: %w", pg, layers[0], err)
-	}
-	var key [17]byte
-	for i, layer := range layers {
-		if v.known == PageBlocks {
-			break
-		}
-		looked++
-		if !it.SeekPrefixGE(appendKey(key[:0], Key{layer, pg})) {
-			if err := it.Error(); err != nil {
-				return 0, errClose(fmt.Errorf("read map page %d of layer %d: %w", pg, layer, StoreError(err)), it)
-			}
-			continue
-		}
-		m.rowsRead.Add(1)
-		value, err := it.ValueAndErr()
-		if err != nil {
-			return 0, errClose(fmt.Errorf("read map page %d of layer %d: %w", pg, layer, StoreError(err)), it)
-		}
-		if v.buf, err = DecodePage(v.buf[:0], value); err != nil {
-			return 0, errClose(fmt.Errorf("map page %d of layer %d: %w", pg, layer, err), it)
-		}
-		v.below(v.buf, own && i == 0)
-	}
-	if err := it.Close(); err != nil {
-		return 0, fmt.Errorf("read map page %d of layer %d: %w", pg, layers[0], StoreError(err))
-	}
-	return looked, nil
 }
 
 // cached copies the entries of a resolved page, if it is in the cache.

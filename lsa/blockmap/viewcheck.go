@@ -67,7 +67,9 @@ func (m *Map) compareView(k Key, entries []Entry) error {
 	v.reset()
 	chain := m.Layers.Chain(k.Layer)
 	cached, n := m.nearest(chain, k.Page)
-	if _, err := m.rows(v, chain[:n], k.Page, false); err != nil {
+	r := rowReader{m: m}
+	_, err := r.rows(v, chain[:n], k.Page)
+	if r.close(&err); err != nil {
 		return err
 	}
 	v.below(cached, false)

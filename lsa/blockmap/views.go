@@ -20,8 +20,12 @@ import (
 // number of the checkpoint that will be the first to have it so. A view has the
 // number that was the next one before its rows were read. It holds if no block has
 // left a segment that it refers to since, that is with its number or a higher
-// one. Numbers go on behind a restart: the segments' are stored by the same
-// checkpoints as the views, and replay tells them of the moves behind the last.
+// one: a move with the same number may have come before the rows were read, or after.
+//
+// Numbers go on behind a restart: the segments' are stored by the same checkpoints as
+// the views, and replay tells them of the moves behind the last, with the number of
+// the next. No stored view has a higher one. (One may have the same: it was begun behind a
+// checkpoint that failed, and stored by the next attempt.)
 //
 // Views are stored by checkpoints only. So whatever they refer to is durable.
 
@@ -44,6 +48,8 @@ const (
 	// viewsShare of the cache, or viewsMin bytes, may wait for the next checkpoint.
 	viewsShare = 32
 	viewsMin   = 1 << 20
+	// viewsCount of them may: the checkpoint looks at each while nothing is committed.
+	viewsCount = 4096
 )
 
 // views are those kept, and those to be.
@@ -51,6 +57,8 @@ type views struct {
 	places Places        // nil: none are kept or believed
 	from   int           // see viewsFrom
 	next   atomic.Uint64 // number of the next checkpoint
+
+	paused atomic.Bool
 
 	kept, used, outdated atomic.Int64 // since the start
 
@@ -104,7 +112,7 @@ func (m *Map) findViews() error {
 		if l, ok := m.Layers.Get(k.Layer); !ok || l.Merged {
 			m.views.dropped = append(m.views.dropped, k.Layer)
 		}
-		ok = it.SeekGE(viewLayer(k.Layer + 1))
+		ok = k.Layer+1 != 0 && it.SeekGE(viewLayer(k.Layer+1))
 	}
 	if err := it.Close(); err != nil {
 		return fmt.Errorf("read kept views: %w", StoreError(err))
@@ -129,20 +137,17 @@ func (m *Map) view(k Key) ([]Entry, bool) {
 	}
 	defer closer.Close()
 	m.rowsRead.Add(1)
-	return m.decodeView(value, nil)
+	return m.decodeView(value)
 }
 
 // decodeView decodes a view that was read; ok is false if it does not hold, or
 // there is none. Damage is as good as no view: the rows of the layers are asked,
 // and lsad check tells.
-func (m *Map) decodeView(value []byte, err error) (entries []Entry, ok bool) {
-	if value == nil && err == nil {
+func (m *Map) decodeView(value []byte) (entries []Entry, ok bool) {
+	if value == nil {
 		return nil, false
 	}
-	var number uint64
-	if err == nil {
-		number, entries, err = decodeView(nil, value)
-	}
+	number, entries, err := decodeView(nil, value)
 	if err != nil || !m.views.holds(number, entries) {
 		m.views.outdated.Add(1)
 		return nil, false
@@ -186,6 +191,19 @@ func (v *views) left(e *Entry) {
 	}
 }
 
+// hasRoom says whether one more may wait.
+func (v *views) hasRoom() bool {
+	if v.paused.Load() {
+		return false
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.bytes < v.limit && len(v.waiting) < viewsCount
+}
+
+// PauseViews keeps no more of them for now, or goes on. Those that are stored are used.
+func (m *Map) PauseViews(pause bool) { m.views.paused.Store(pause) }
+
 // keep has the next checkpoint store a view, if there is room.
 func (v *views) keep(k *kept) {
 	if k == nil {
@@ -197,7 +215,7 @@ func (v *views) keep(k *kept) {
 		v.bytes -= old.bytes()
 		delete(v.waiting, k.key)
 	}
-	if v.bytes+k.bytes() > v.limit {
+	if v.bytes+k.bytes() > v.limit || len(v.waiting) >= viewsCount {
 		return
 	}
 	v.waiting[k.key] = k
@@ -244,5 +262,5 @@ func (m *Map) ViewsWaiting() float64 {
 	if v.bytes == 0 {
 		return 0
 	}
-	return float64(v.bytes) / float64(v.limit)
+	return max(float64(v.bytes)/float64(v.limit), float64(len(v.waiting))/viewsCount)
 }

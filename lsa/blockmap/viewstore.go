@@ -25,8 +25,18 @@ func (m *Map) takeViews(number uint64) (c viewChanges) {
 	v.next.Store(number + 1)
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.paused.Load() {
+		v.waiting = nil
+	}
+	there := map[uint64]bool{} // layers
 	for key, k := range v.waiting {
-		if l, ok := m.Layers.Get(key.Layer); ok && !l.Merged {
+		ok, looked := there[key.Layer]
+		if !looked {
+			l, found := m.Layers.Get(key.Layer)
+			ok = found && !l.Merged
+			there[key.Layer] = ok
+		}
+		if ok {
 			c.kept = append(c.kept, k)
 		}
 	}
@@ -35,7 +45,7 @@ func (m *Map) takeViews(number uint64) (c viewChanges) {
 			stored[k.key.Layer] = true
 		}
 	})
-	clear(v.waiting)
+	v.waiting = map[Key]*kept{}
 	v.bytes = 0
 	c.dropped, v.dropped = v.dropped, nil
 	c.gone, v.gone = v.gone, nil
