@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -170,19 +172,44 @@ func (a *Array) headUnused(v *volume) error {
 	return a.clientsOf(v, func(h *Handle) bool { return h.snapshot == "" })
 }
 
+// clientsOf fails, naming clients and what they have open, if some match.
 func (a *Array) clientsOf(v *volume, match func(*Handle) bool) error {
 	a.catalog.mu.Lock()
 	defer a.catalog.mu.Unlock()
-	var names []string
+	clients := map[string]map[string]int{} // connections, by what is open and by client
 	for h := range v.handles {
-		if match(h) {
-			names = append(names, h.client)
+		if !match(h) {
+			continue
 		}
+		what := fmt.Sprintf("volume %q", v.Name)
+		if h.snapshot != "" {
+			what = fmt.Sprintf("snapshot %q", v.Name+"@"+h.snapshot)
+		}
+		if clients[what] == nil {
+			clients[what] = map[string]int{}
+		}
+		clients[what][h.client]++
 	}
-	if len(names) == 0 {
+	if len(clients) == 0 {
 		return nil
 	}
-	return fmt.Errorf("volume %q is %w by %s; disconnect them first", v.Name, ErrInUse, strings.Join(names, ", "))
+	var all []string
+	for _, what := range slices.Sorted(maps.Keys(clients)) {
+		all = append(all, what+" by "+connections(clients[what]))
+	}
+	return fmt.Errorf("%w: %s; disconnect them first", ErrInUse, strings.Join(all, ", "))
+}
+
+// connections lists clients, each once.
+func connections(clients map[string]int) string {
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(clients)) {
+		if n := clients[name]; n > 1 {
+			name += fmt.Sprintf(" (%d connections)", n)
+		}
+		names = append(names, name)
+	}
+	return strings.Join(names, ", ")
 }
 
 // change logs an administrative change and waits until it is durable.
