@@ -152,6 +152,7 @@ func times(n int) int {
 }
 
 func TestDamagedSuperblockCopy(t *testing.T) {
+	oneByOne(t)
 	s := newSound(t)
 	rng := rand.New(rand.NewPCG(2, 2))
 	for copy, off := range []int64{format.SuperblockOffsetA, format.SuperblockOffsetB} {
@@ -275,6 +276,7 @@ func cutShort(t *testing.T, m *blockdev.Mem, size int64) *blockdev.Mem {
 }
 
 func TestDamagedRecord(t *testing.T) {
+	oneByOne(t)
 	s := newSound(t)
 	rng := rand.New(rand.NewPCG(3, 3))
 	m, header, data := s.liveRecord()

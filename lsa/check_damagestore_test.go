@@ -60,6 +60,7 @@ func (s *sound) editStore(prefix byte, change func(key, value []byte) []byte) {
 
 // TestDamagedMapPage: each bit of a page of the map counts.
 func TestDamagedMapPage(t *testing.T) {
+	oneByOne(t)
 	s := newSound(t)
 	rng := rand.New(rand.NewPCG(4, 4))
 	var size int
@@ -82,6 +83,7 @@ func TestDamagedMapPage(t *testing.T) {
 }
 
 func TestDamagedRows(t *testing.T) {
+	oneByOne(t)
 	s := newSound(t)
 	page := func(change func(e []blockmap.Entry)) func(key, value []byte) []byte {
 		return func(key, value []byte) []byte {
@@ -171,6 +173,7 @@ func TestDamagedRows(t *testing.T) {
 // TestDamagedStoreFiles flips bits in the files of the metadata store. Its own
 // checksums see to it that reads are right or fail.
 func TestDamagedStoreFiles(t *testing.T) {
+	oneByOne(t)
 	s := newSound(t)
 	rng := rand.New(rand.NewPCG(6, 6))
 	names, err := s.fs.List("meta")

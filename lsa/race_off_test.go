@@ -2,4 +2,8 @@
 
 package lsa
 
+import "testing"
+
 const underRace = 1
+
+func oneByOne(*testing.T) {}

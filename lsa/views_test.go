@@ -168,6 +168,7 @@ func TestIdleReadsKeepViews(t *testing.T) {
 // TestCheckFindsWrongViews: a view that would be believed and is wrong is found,
 // and so is one of a layer that is not there.
 func TestCheckFindsWrongViews(t *testing.T) {
+	oneByOne(t)
 	r := newRig(t, 2, 100)
 	want := r.manySnapshots(rand.New(rand.NewPCG(5, 5)))
 	r.reopen()
