@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"os"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -12,7 +13,11 @@ import (
 
 // TestRowReader: whatever the order of keys, rows are those that single look-ups find.
 func TestRowReader(t *testing.T) {
-	for seed := range uint64(60) {
+	seeds := uint64(6)
+	if os.Getenv("LSAD_SOAK") != "" {
+		seeds = 200
+	}
+	for seed := range seeds {
 		rng := rand.New(rand.NewPCG(seed, 77))
 		o := storeOptions(vfs.NewMem())
 		o.MemTableSize = 256 << 10
