@@ -154,7 +154,7 @@ func TestNestedSweep(t *testing.T) {
 // TestOver: own entries take the place of those below, whatever room there is.
 func TestOver(t *testing.T) {
 	rng := newRunner(t, 3, 1<<20).rng
-	for range 5000 {
+	for range 1000 {
 		below, own := randomOffsets(rng.IntN, 1), randomOffsets(rng.IntN, 2)
 		want := map[uint16]uint64{}
 		for _, e := range append(below[:len(below):len(below)], own...) {

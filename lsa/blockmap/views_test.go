@@ -132,7 +132,7 @@ func TestDamagedView(t *testing.T) {
 	}
 	value = slices.Clone(value)
 	closer.Close()
-	for at := range value {
+	for at := 0; at < len(value); at += 1 + at/40 { // more of them where it begins
 		damaged := slices.Clone(value)
 		damaged[at] ^= 0x41
 		if err := m.db.Set(key, damaged, pebble.NoSync); err != nil {
@@ -145,9 +145,6 @@ func TestDamagedView(t *testing.T) {
 		}
 		if !found {
 			t.Fatalf("byte %d of a view changed, and the check found nothing", at)
-		}
-		if at > 200 && at%100 != 0 {
-			continue
 		}
 		if _, _, err := decodeView(nil, damaged); err == nil {
 			continue // behind the store's own checksums, which would have found it
