@@ -22,7 +22,7 @@ func TestInUseSaysWhat(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	of := `in use: snapshot "v@s" by a (2 connections), b; disconnect`
+	of := `snapshot "v@s" is in use by a (2 connections), b; disconnect`
 	for _, c := range []struct {
 		name, want string
 	}{{"v@s", of}, {"v", of}} {

@@ -193,11 +193,12 @@ func (a *Array) clientsOf(v *volume, match func(*Handle) bool) error {
 	if len(clients) == 0 {
 		return nil
 	}
-	var all []string
-	for _, what := range slices.Sorted(maps.Keys(clients)) {
-		all = append(all, what+" by "+connections(clients[what]))
+	open := slices.Sorted(maps.Keys(clients))
+	more := ""
+	for _, what := range open[1:] {
+		more += ", " + what + " by " + connections(clients[what])
 	}
-	return fmt.Errorf("%w: %s; disconnect them first", ErrInUse, strings.Join(all, ", "))
+	return fmt.Errorf("%s is %w by %s%s; disconnect them first", open[0], ErrInUse, connections(clients[open[0]]), more)
 }
 
 // connections lists clients, each once.
