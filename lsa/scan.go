@@ -117,13 +117,15 @@ func (a *Array) scanUse(j segmentUse, buf []byte, after uint64) ([]*scannedRecor
 		return nil, 0, fmt.Errorf("scan device %s segment %d: %w", d.dev.Name(), j.seg, err)
 	}
 	var records []*scannedRecord
-	a.eachRecord(buf, d, j.seg, generation, func(h format.RecordHeader, header, data []byte) {
-		if h.FirstLSN <= after || h.Epoch != a.epoch() && !planted(ruleRaiseEpoch) && !planted(ruleNewGeneration) {
-			return
+	a.eachRecord(buf, d, j.seg, generation, func(h format.RecordHeader, header, data []byte) (mine bool) {
+		mine = h.Epoch == a.epoch() || planted(ruleRaiseEpoch) || planted(ruleNewGeneration)
+		if !mine || h.FirstLSN <= after {
+			return mine
 		}
 		r := &scannedRecord{h: h, header: slices.Clone(header)}
 		r.intact = planted(ruleVerifyScannedData) || dataIntact(header, &h, data)
 		records = append(records, r)
+		return mine
 	})
 	return records, int64(len(buf)), nil
 }
@@ -142,7 +144,9 @@ func (a *Array) anyRecord(buf []byte, d *device, seg uint32, generation uint64) 
 // intact. Where a record does not follow on the last, it looks on, sector by
 // sector: an append that failed leaves a hole, and what lies behind it counts.
 // Data that a guest wrote cannot pass for a record: the checksum is seeded.
-func (a *Array) eachRecord(buf []byte, d *device, seg uint32, generation uint64, fn func(h format.RecordHeader, header, data []byte)) {
+// Of a record that is not mine, of an earlier epoch, the data is searched as well:
+// should it have been dropped, its room was free for others.
+func (a *Array) eachRecord(buf []byte, d *device, seg uint32, generation uint64, fn func(h format.RecordHeader, header, data []byte) (mine bool)) {
 	for at := 0; at+format.SectorSize <= len(buf); {
 		h, ok := format.PeekRecordHeader(buf[at:])
 		end := at + int(h.TotalSectors())*format.SectorSize
@@ -153,7 +157,9 @@ func (a *Array) eachRecord(buf []byte, d *device, seg uint32, generation uint64,
 			at += format.SectorSize
 			continue
 		}
-		fn(h, buf[at:headerEnd], buf[headerEnd:end])
+		if !fn(h, buf[at:headerEnd], buf[headerEnd:end]) {
+			end = headerEnd
+		}
 		at = end
 	}
 }

@@ -23,8 +23,8 @@ func (a *Array) settleSegments(found *scanned) {
 				wereOpen = append(wereOpen, uint32(i))
 			}
 			if use != nil {
-				if s.state == segReady {
-					s.firstLSN = use.firstLSN
+				if s.state == segReady { // what the checkpoint has is of an earlier use
+					s.firstLSN, s.used, s.maxLSN = use.firstLSN, 0, 0
 				}
 				s.state, s.generation = segSealed, use.generation
 				s.used, s.maxLSN = max(s.used, use.used), max(min(s.maxLSN, a.recovery.CutLSN), use.maxLSN)
