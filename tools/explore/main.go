@@ -42,6 +42,7 @@ func main() {
 	flag.BoolVar(&o.Config.Restless, "restless", true, "in most lives there is always a checkpoint or a collection under way")
 	flag.IntVar((*int)(&o.Config.Focus), "focus", 0, "1: more devices that fail, 2: more damage, 3: more collections, 4: more devices that are lost")
 	flag.IntVar(&o.Violations, "violations", 1, "stop after so many `violations`")
+	flag.StringVar(&o.Config.Keep, "keep", "", "write the state on which a violation was seen into a directory below this `directory`, with what was done and logged until then")
 	flag.StringVar(&profile, "cpuprofile", "", "write a CPU profile to `file`")
 	flag.BoolVar(&asJSON, "json", false, "print the totals as JSON")
 	flag.BoolVar(&quiet, "q", false, "print one line, with the result")

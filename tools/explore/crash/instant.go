@@ -34,6 +34,7 @@ type instant struct {
 	// is opened, -1 if all are; lostMem is what was on it.
 	lost    int
 	lostMem *blockdev.Mem
+	trail   []trailStep // up to the crash
 }
 
 func (i *instant) String() string {
@@ -84,7 +85,9 @@ func (s *site) copy(what string, power bool) *instant {
 			present, slots = append(present, m), append(slots, slot)
 		}
 	}
+	s.trail.add(trailStep{what: "a copy, during " + what})
 	clones := crash(s.rng, present, func() {
+		i.trail = s.trail.soFar()
 		i.when = s.r.clock.Add(1)
 		i.spare = s.r.spare.Load()
 		i.fs = s.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: s.rng})

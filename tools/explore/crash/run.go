@@ -32,6 +32,7 @@ type Config struct {
 	AnyDeaths bool
 	Devices   bool          // devices that die, are lost, come back, come and go; damage to one of them; scrubs and rebuilds
 	Restless  bool          // in most lives there is always a checkpoint or a collection under way
+	Keep      string        // directory to write the state into on which a violation was seen; empty: none
 	Limit     time.Duration // a run that does nothing to its devices for so long is stuck; 0 for 30 s
 }
 
@@ -105,6 +106,9 @@ type Run struct {
 	stale      []leftBehind
 	former     []*blockdev.Mem // by slot: as they were before the life before this
 	recent     []*blockdev.Mem // by slot: as they were before this life
+
+	kept logKeeper // what was logged in this life, if a state is to be kept
+	told bool      // one was
 
 	segment     int64
 	deviceSize  int64
@@ -231,6 +235,9 @@ func (r *Run) create(ctx context.Context) error {
 		DeltasFrom:      1 + r.rng.IntN(20), // pages are small here
 		ViewsFrom:       1 + r.rng.IntN(2),  // and chains of layers short
 		Logger:          r.cfg.Logger,
+	}
+	if r.cfg.Keep != "" {
+		r.options.Logger = slog.New(slog.NewTextHandler(&r.kept, nil))
 	}
 	if segments >= separateFrom && r.rng.IntN(2) == 0 {
 		r.options.Placement, r.options.SeparateFrom = placement{}, separateFrom

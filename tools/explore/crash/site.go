@@ -37,11 +37,31 @@ type flaky struct {
 
 // WriteVec implements blockdev.Device.
 func (d flaky) WriteVec(bufs [][]byte, off int64) error {
-	err := d.Mem.WriteVec(bufs, off)
-	if err != nil {
-		return err
+	var n int64
+	for _, b := range bufs {
+		n += int64(len(b))
 	}
-	return d.s.failing(d.slot, d.s.count.Load(), blockdev.OpWrite, off, true)
+	return d.s.trail.around(trailStep{slot: d.slot, kind: blockdev.OpWrite, off: off, n: n, lsn: firstLSN(bufs)}, func() error {
+		if err := d.Mem.WriteVec(bufs, off); err != nil {
+			return err
+		}
+		return d.s.failing(d.slot, d.s.count.Load(), blockdev.OpWrite, off, true)
+	})
+}
+
+// Allocate implements blockdev.Device.
+func (d flaky) Allocate(off, n int64) error {
+	return d.s.trail.around(trailStep{slot: d.slot, kind: blockdev.OpAllocate, off: off, n: n}, func() error { return d.Mem.Allocate(off, n) })
+}
+
+// Discard implements blockdev.Device.
+func (d flaky) Discard(off, n int64) error {
+	return d.s.trail.around(trailStep{slot: d.slot, kind: blockdev.OpDiscard, off: off, n: n}, func() error { return d.Mem.Discard(off, n) })
+}
+
+// Sync implements blockdev.Device.
+func (d flaky) Sync() error {
+	return d.s.trail.around(trailStep{slot: d.slot, kind: blockdev.OpSync}, d.Mem.Sync)
 }
 
 // site is the place where an array runs: devices and a file system that watch
@@ -69,10 +89,12 @@ type site struct {
 	removed  int // slot of one that turned out to have been removed; -1: none
 
 	duringRead *holdUp
+	trail      trail
 }
 
 func (r *Run) newSite(mems []*blockdev.Mem, fs *vfs.MemFS, boot format.UUID, depth int) *site {
 	s := &site{r: r, mems: mems, fs: fs, boot: boot, depth: depth, rng: rand.New(rand.NewPCG(r.rng.Uint64(), 1)), plan: map[int64]int{}, joining: -1, adding: -1, removing: -1, removed: -1}
+	s.trail.on = r.cfg.Keep != ""
 	for i, m := range mems {
 		s.watch(i, m)
 	}
@@ -145,6 +167,7 @@ func (s *site) store() vfs.FS {
 		s.crashPoint(s.count.Add(1), -1, blockdev.Op{})
 		switch op.Kind {
 		case errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo:
+			s.trail.add(trailStep{what: "sync " + op.Path})
 			return s.syncDirectory(op.Path)
 		}
 		return nil

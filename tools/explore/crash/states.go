@@ -32,6 +32,10 @@ func (r *Run) checkAll(ctx context.Context, instants []*instant, goOn bool) erro
 
 // checkState opens a state, perhaps crashing again meanwhile, and checks it.
 func (r *Run) checkState(ctx context.Context, i *instant, goOn bool) error {
+	kept := r.keep(i)
+	if goOn {
+		r.kept.reset()
+	}
 	s := r.newSite(i.mems, i.fs, i.boot, i.depth+1)
 	s.base = i
 	if i.depth < 3 && r.rng.IntN(3) == 0 {
@@ -39,7 +43,7 @@ func (r *Run) checkState(ctx context.Context, i *instant, goOn bool) error {
 	}
 	a, err := r.openState(ctx, s, i)
 	if err != nil {
-		return fmt.Errorf("open: %w", err)
+		return r.tell(ctx, kept, i, fmt.Errorf("open: %w", err))
 	}
 	r.openOps = s.count.Load()
 	again := s.take()
@@ -49,7 +53,7 @@ func (r *Run) checkState(ctx context.Context, i *instant, goOn bool) error {
 		err = checkGoesOn(a, i, seen)
 	}
 	if err != nil {
-		return err
+		return r.tell(ctx, kept, i, err)
 	}
 	r.stats.add(i)
 	readOnly := a.Status().ReadOnly
