@@ -24,6 +24,15 @@ func explore(t *testing.T, devices bool, short, full time.Duration) {
 	if os.Getenv("LSAD_TEST") == "full" {
 		s.Time = full
 	}
+	var err error
+	if s.Config.Keep, err = os.MkdirTemp("", "lsad-explore-"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if !t.Failed() { // else the states are what there is to look at
+			os.RemoveAll(s.Config.Keep)
+		}
+	}()
 	const tries = 10 // on a busy machine the first lives may take longer than there is time
 	for range tries {
 		s.Seed = rand.Uint64() >> 16
