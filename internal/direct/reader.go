@@ -105,8 +105,9 @@ func (r *Reader) Bytes() int64 { return r.bytes.Load() }
 // rows were missing they are asked for.
 func (r *Reader) TryReadAt(p []byte, off int64) bool {
 	return r.read(p, off, func(i int64) *span {
+		s := r.spans[i].Load()
 		r.want(i)
-		return r.spans[i].Load()
+		return s
 	}, false)
 }
 

@@ -13,7 +13,7 @@ import (
 
 // TestRowReader: whatever the order of keys, rows are those that single look-ups find.
 func TestRowReader(t *testing.T) {
-	seeds := uint64(6)
+	seeds := uint64(2)
 	if os.Getenv("LSAD_SOAK") != "" {
 		seeds = 200
 	}
