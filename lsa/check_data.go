@@ -182,7 +182,7 @@ func (v *segmentCheck) record(h *format.RecordHeader) {
 func (v *segmentCheck) missUntil(sector uint32) {
 	for v.at < len(v.claims) && v.claims[v.at].sector < sector && v.ctx.Err() == nil {
 		cl := &v.claims[v.at]
-		v.c.addAt("record", v.place(cl), "no intact record has the block there that the map has (%s); the segment cannot be collected", v.c.block(cl.layer, cl.block))
+		v.c.addAt("record", v.place(cl), "no intact record has the block there that the map has (%s); collecting the segment takes a search of the whole map", v.c.block(cl.layer, cl.block))
 		v.data(cl)
 		v.at++
 	}
