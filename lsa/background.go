@@ -89,6 +89,7 @@ func (a *Array) tidy() {
 	if a.ballast.full.Load() {
 		_ = a.ballast.take() // tried again at the next turn
 	}
+	a.tryUnread()
 	a.rescueAll()
 	a.endAwait()
 	a.discardCold(time.Now())

@@ -3,6 +3,7 @@ package lsa
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -20,7 +21,7 @@ type ballast struct {
 	path string
 	size int64
 	full atomic.Bool
-	note func(string, ...any)
+	log  *slog.Logger
 }
 
 // minBallast in bytes.
@@ -28,8 +29,8 @@ const minBallast = 16 << 20
 
 // newBallast makes the ballast for a cache of map pages of so many bytes: half
 // of it is more than all of it dirty takes in the store, encoded and compacted.
-func newBallast(fs vfs.FS, meta string, mapCache int64, note func(string, ...any)) *ballast {
-	return &ballast{fs: fs, path: meta + ".reserve", size: max(minBallast, mapCache/2), note: note}
+func newBallast(fs vfs.FS, meta string, mapCache int64, log *slog.Logger) *ballast {
+	return &ballast{fs: fs, path: meta + ".reserve", size: max(minBallast, mapCache/2), log: log}
 }
 
 // wrap returns the file system for the metadata store.
@@ -45,7 +46,7 @@ func (b *ballast) release() {
 		return
 	}
 	err := b.fs.Remove(b.path)
-	b.note("the file system of the metadata store is full; writes are refused until there is room", "released", b.size, "error", err)
+	b.log.Error("the file system of the metadata store is full; writes are refused until there is room", "released", b.size, "error", err)
 }
 
 // take allocates the room, if there is any.
@@ -60,7 +61,7 @@ func (b *ballast) take() error {
 		return fmt.Errorf("reserve %d bytes at %s: %w", b.size, b.path, err)
 	}
 	if b.full.Swap(false) {
-		b.note("there is room again for the metadata store", "reserved", b.size)
+		b.log.Info("there is room again for the metadata store", "reserved", b.size)
 	}
 	return nil
 }

@@ -251,10 +251,14 @@ func (a *Array) setHead(v *volume, layer, parent uint64) {
 	v.head.Store(layer)
 }
 
-// splitName cuts "volume@snapshot"; snapshot is "" for a volume.
-func splitName(name string) (volume, snapshot string) {
-	volume, snapshot, _ = strings.Cut(name, "@")
-	return volume, snapshot
+// splitName cuts "volume@snapshot"; snapshot is "" for a volume. "volume@" is neither: where a script has lost the
+// snapshot's name it does not mean the volume.
+func splitName(name string) (volume, snapshot string, err error) {
+	volume, snapshot, isSnapshot := strings.Cut(name, "@")
+	if isSnapshot && snapshot == "" {
+		return "", "", fmt.Errorf("snapshot %q %w", name, ErrNotFound)
+	}
+	return volume, snapshot, nil
 }
 
 // CheckName returns an error, wrapping ErrInvalid, if name cannot be that of

@@ -29,7 +29,10 @@ type Handle struct {
 func (a *Array) OpenVolume(name string, o OpenOptions) (*Handle, error) {
 	a.admin.Lock()
 	defer a.admin.Unlock()
-	volume, snap := splitName(name)
+	volume, snap, err := splitName(name)
+	if err != nil {
+		return nil, fmt.Errorf("open: %w", err)
+	}
 	v, err := a.catalog.find(volume)
 	if err != nil {
 		return nil, fmt.Errorf("open: %w", err)

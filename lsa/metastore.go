@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"lsad/internal/loglimit"
 	"lsad/internal/storefs"
 	"lsad/lsa/blockmap"
 	"lsad/lsa/format"
@@ -53,6 +55,7 @@ const never = 1 << 20
 // storefs.FS if the store is to be written.
 func openMetastore(fs vfs.FS, dir string, create, readOnly bool, log *slog.Logger, fatal func(error)) (*pebble.DB, error) {
 	store, _ := fs.(*storefs.FS)
+	var damaged loglimit.Limiter
 	o := &pebble.Options{
 		FS:                 fs,
 		DisableWAL:         true,
@@ -76,7 +79,9 @@ func openMetastore(fs vfs.FS, dir string, create, readOnly bool, log *slog.Logge
 				if store != nil && store.GivenUp() {
 					return // it misses what was left out
 				}
-				log.Error("metadata store is damaged", "file", i.Path, "error", i.Details.Error())
+				if more, ok := damaged.Allow(time.Now()); ok { // each read of it says so
+					log.Error("a file of the metadata store is damaged or missing", "file", i.Path, "error", i.Details.Error(), "more_since_last", more)
+				}
 			},
 			BackgroundError: func(err error) { backgroundError(store, log, err) },
 		},

@@ -40,7 +40,7 @@ func newArray(o Options) *Array {
 	a := &Array{opts: o, log: o.Logger, catalog: newCatalog(), layerSizes: map[uint64]*layerCount{}, work: newBackground()}
 	a.repairs = repairs{wanted: map[repair]bool{}, kicked: make(chan struct{}, 1)}
 	a.append.space = sync.NewCond(&a.append.mu)
-	a.ballast = newBallast(o.FS, o.Meta, o.MapCache, o.Logger.Error)
+	a.ballast = newBallast(o.FS, o.Meta, o.MapCache, o.Logger)
 	a.store = a.ballast.wrap(storefs.Options{Failed: a.storeFailed, Fatal: a.storeFatal, Rest: a.restCompaction})
 	a.store.FailWithin(openPatience)
 	a.flush.done.L = &a.flush.mu

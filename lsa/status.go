@@ -1,6 +1,7 @@
 package lsa
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"sort"
@@ -119,20 +120,22 @@ func (s *segment) addTo(i *DeviceInfo) {
 
 // Status describes the array.
 type Status struct {
-	Array       string       `json:"array"`
-	Epoch       uint64       `json:"epoch"`
-	Incarnation uint64       `json:"incarnation"` // changes when acknowledged writes may have been lost
-	SegmentSize int64        `json:"segment_size_bytes"`
-	Capacity    int64        `json:"capacity_bytes"` // that volumes may hold
-	Used        int64        `json:"used_bytes"`
-	Free        int64        `json:"free_bytes"`
-	ReadOnly    bool         `json:"read_only"`
-	Failure     string       `json:"failure,omitempty"`  // why no changes are taken, or soon none will be
-	OneCopy     string       `json:"one_copy,omitempty"` // why blocks that are to have two copies have one
-	Committed   uint64       `json:"committed_lsn"`
-	Durable     uint64       `json:"durable_lsn"`
-	Checkpoint  uint64       `json:"checkpoint_lsn"`
-	Devices     []DeviceInfo `json:"devices"`
+	Array       string `json:"array"`
+	Epoch       uint64 `json:"epoch"`
+	Incarnation uint64 `json:"incarnation"` // changes when acknowledged writes may have been lost
+	SegmentSize int64  `json:"segment_size_bytes"`
+	Capacity    int64  `json:"capacity_bytes"` // that volumes may hold
+	Used        int64  `json:"used_bytes"`
+	Free        int64  `json:"free_bytes"`
+	ReadOnly    bool   `json:"read_only"`
+	Failure     string `json:"failure,omitempty"` // why no changes are taken, or soon none will be
+	// StoreFailure is the part of Failure that is the metadata store's.
+	StoreFailure string       `json:"store_failure,omitempty"`
+	OneCopy      string       `json:"one_copy,omitempty"` // why blocks that are to have two copies have one
+	Committed    uint64       `json:"committed_lsn"`
+	Durable      uint64       `json:"durable_lsn"`
+	Checkpoint   uint64       `json:"checkpoint_lsn"`
+	Devices      []DeviceInfo `json:"devices"`
 }
 
 // Status returns it as it is now.
@@ -144,8 +147,12 @@ func (a *Array) Status() Status {
 		Capacity: limit, Used: used, Free: max(0, limit-used), ReadOnly: a.readOnly, OneCopy: a.copiesMissing(),
 		Committed: a.committed.Load(), Durable: a.flush.durable.Load(), Checkpoint: a.checkpoint.lsn.Load(), Devices: a.Devices(),
 	}
-	if err := errors.Join(a.failed(), a.storeProblem()); err != nil {
+	store := cmp.Or(a.storeProblem(), a.unreadProblem())
+	if err := errors.Join(a.failed(), store); err != nil {
 		s.Failure = err.Error()
+	}
+	if store != nil {
+		s.StoreFailure = store.Error()
 	}
 	return s
 }

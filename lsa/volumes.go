@@ -125,7 +125,10 @@ func (a *Array) ResizeVolume(ctx context.Context, name string, size int64, force
 func (a *Array) DeleteVolume(ctx context.Context, name string) error {
 	a.admin.Lock()
 	defer a.admin.Unlock()
-	volume, snap := splitName(name)
+	volume, snap, err := splitName(name)
+	if err != nil {
+		return fmt.Errorf("delete: %w", err)
+	}
 	v, err := a.catalog.find(volume)
 	if err != nil {
 		return fmt.Errorf("delete: %w", err)

@@ -45,7 +45,8 @@ type Map struct {
 	whole      atomic.Bool // pages are always stored whole
 	deltasFrom int         // so are those with fewer entries
 
-	views views
+	views  views
+	unread unread
 
 	beforeCache func() // resolve is about to ask the cache; nil but in tests
 
@@ -179,6 +180,7 @@ func (m *Map) load(s *shard, p *page) error {
 		close(p.loading)
 		p.loading = nil
 		s.mu.Unlock()
+		m.unread.note(p.key, err)
 		return err
 	}
 }
