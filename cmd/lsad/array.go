@@ -78,7 +78,7 @@ func openAdvice(err error) string {
 	case errors.Is(err, lsa.ErrGap):
 		return "; lsad check says what is damaged; a device may be an older copy of itself, or have lost writes: without it, --degraded opens the array"
 	case errors.Is(err, lsa.ErrDamaged):
-		return "; lsad check says what is damaged"
+		return "; lsad check says what is damaged; if it is one device, move its file away: lsad serve --degraded opens the array without it"
 	}
 	return ""
 }

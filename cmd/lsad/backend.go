@@ -71,7 +71,7 @@ func (b *backend) Status() admin.Status {
 		Connections: len(s.nbd.Connections()),
 		LSN:         admin.LSNs{Committed: st.Committed, Durable: st.Durable, Checkpoint: st.Checkpoint},
 		Devices:     devicesOf(st.Devices),
-		Metadata:    s.metaDirs(),
+		Metadata:    s.metaDirs(st.StoreFailure),
 		Recovery:    recoveryOf(s.array.Recovery(), s.plan.create),
 		Listen:      admin.Listen{NBD: listening(s.nbdOn), Admin: listening(s.adminOn), HTTP: listening(s.httpOn)},
 	}

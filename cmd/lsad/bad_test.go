@@ -188,7 +188,7 @@ func TestDamagedArray(t *testing.T) {
 			for _, off := range []int64{format.SuperblockOffsetA, format.SuperblockOffsetB} {
 				edit(t, data+"/d1", off, func(p []byte) { p[100] ^= 1 })
 			}
-		}, nil, []string{"d1", "checksum"}},
+		}, nil, []string{"d1", "checksum", "move its file away", "--degraded"}},
 		{"unknown feature", func(t *testing.T, data string) {
 			editSuper(t, data+"/d1", func(s *format.Superblock) { s.Incompat |= 1 << 40 })
 		}, nil, []string{"d1", "features 0x10000000000"}},
@@ -424,6 +424,8 @@ func TestCommandUsage(t *testing.T) {
 		{[]string{"volume", "create", "a", "-1GiB"}, 2, []string{"-1GiB: numbers and sizes are above zero"}},
 		{[]string{"volume", "create", "a", "5EiB"}, 2, []string{"the largest volume has 4EiB"}},
 		{[]string{"volume", "resize", "a", "16EiB"}, 2, []string{"no volumes above 4EiB"}},
+		{[]string{"volume", "resize", "a@s", "1GiB"}, 2, []string{"a snapshot cannot be resized", "name a volume: a"}},
+		{[]string{"volume", "rename", "a@s", "b"}, 2, []string{"a snapshot cannot be renamed"}},
 		{[]string{"volume", "create", "a b", "1G"}, 2, []string{`"a b"`}},
 		{[]string{"volume", "create", "a", "1G", "now"}, 2, []string{`"now"`}},
 		{[]string{"volume", "create", "a", "1000"}, 2, []string{"4 KiB"}},

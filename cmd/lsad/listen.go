@@ -70,7 +70,7 @@ func bare(err error) error {
 func advice(a config.Addr, err error) string {
 	switch {
 	case errors.Is(err, errInUse) && a.Network == "tcp":
-		return "; another program listens there: stop it or choose another port"
+		return "; another program listens there, or this one by another address that it was given: choose another port, or stop what has it"
 	case errors.Is(err, fs.ErrPermission) && a.Network == "tcp":
 		return "; ports below 1024 are for root: choose another port"
 	}
@@ -92,7 +92,7 @@ func removeStale(path string) error {
 	}
 	c, err := net.DialTimeout("unix", path, time.Second)
 	if err == nil {
-		return errors.Join(errors.New("another program listens there: stop it or choose another path"), c.Close())
+		return errors.Join(errors.New("another program listens there, or this one by another address that it was given: choose another path, or stop what has it"), c.Close())
 	}
 	if !errors.Is(err, errRefused) {
 		return bare(err)

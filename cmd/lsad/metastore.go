@@ -172,10 +172,10 @@ func (d *dataDir) removeMeta(dirs []string) error {
 	return errors.Join(errs...)
 }
 
-// metaDirs tells how the directories are.
-func (s *server) metaDirs() []admin.MetaDir {
+// metaDirs tells how the directories are; failure is what the array says of its metadata store, "" if all is well.
+func (s *server) metaDirs(failure string) []admin.MetaDir {
 	if s.meta.mirror == nil {
-		return []admin.MetaDir{{Dir: s.meta.dir, InService: true}}
+		return []admin.MetaDir{{Dir: s.meta.dir, InService: failure == "", Problem: failure}}
 	}
 	var all []admin.MetaDir
 	for _, st := range s.meta.mirror.Status() {
@@ -190,7 +190,10 @@ func (s *server) metaDirs() []admin.MetaDir {
 
 // metaHealth is an error if the metadata is not where it should be.
 func (s *server) metaHealth() error {
-	for _, d := range s.metaDirs() {
+	if s.meta.mirror == nil {
+		return nil // the array says it
+	}
+	for _, d := range s.metaDirs("") {
 		if !d.InService {
 			return fmt.Errorf("metadata directory %s is out of service: %s; it is made equal to the other at the next start", d.Dir, d.Problem)
 		}

@@ -69,7 +69,7 @@ the command off ends the scrub.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&rate, "rate", "", "read at most `so much` a second; without it as fast as it goes")
+	cmd.Flags().StringVar(&rate, "rate", "", "read at most `SIZE` a second; without it as fast as it goes")
 	t.flags(cmd)
 	return cmd
 }

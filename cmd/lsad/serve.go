@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -134,6 +135,10 @@ type cut struct {
 	exit  func(code int)
 }
 
+// sameSignal is how soon after the first a signal is that one once more: who stops a program and its process group, as
+// timeout(1) does, sends it twice within a millisecond or two. Nobody is so fast by hand.
+const sameSignal = 100 * time.Millisecond
+
 // onSignals calls interrupt at the first SIGINT or SIGTERM and ends the process at the second. The function it
 // returns ends that.
 func (c cut) onSignals(log *slog.Logger, interrupt func()) (stop func()) {
@@ -142,17 +147,21 @@ func (c cut) onSignals(log *slog.Logger, interrupt func()) (stop func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		for n := 0; ; n++ {
+		for first := (time.Time{}); ; {
 			select {
 			case <-done:
 				return
 			case sig := <-signals:
-				if n > 0 {
+				if !first.IsZero() && time.Since(first) < sameSignal {
+					continue
+				}
+				if !first.IsZero() {
 					log.Warn("second signal: ending at once; "+c.means, "signal", sig)
 					c.last()
 					c.exit(exitFailed)
 					return
 				}
+				first = time.Now()
 				log.Info("stopping; a second signal ends at once", "signal", sig)
 				interrupt()
 			}

@@ -72,7 +72,11 @@ func printStatus(cmd *cobra.Command, s admin.Status) error {
 	out.row("Data directory:", s.Dir)
 	for _, d := range s.Metadata {
 		state := "in service"
-		if !d.InService {
+		switch {
+		case d.InService:
+		case len(s.Metadata) == 1: // the problem is said above
+			state = "failing"
+		default:
 			state = "out of service: " + d.Problem
 		}
 		out.row("Metadata:", d.Dir+", "+state)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -204,6 +205,9 @@ func volumeResize(t *target) *cobra.Command {
   lsad volume resize web 10GiB --force`,
 		Args: takes("NAME", "SIZE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := noSnapshot(args[0], "resized"); err != nil {
+				return err
+			}
 			n, err := parseVolumeSize(args[1])
 			if err != nil {
 				return err
@@ -318,6 +322,14 @@ func volumeClone(t *target) *cobra.Command {
 	}
 }
 
+// noSnapshot says what a name with an @ in it cannot have done to it.
+func noSnapshot(name, what string) error {
+	if volume, _, ok := strings.Cut(name, "@"); ok {
+		return config.Usagef("%s: a snapshot cannot be %s; name a volume: %s", name, what, volume)
+	}
+	return nil
+}
+
 func volumeRename(t *target) *cobra.Command {
 	return &cobra.Command{
 		Use:     "rename NAME NEW",
@@ -326,7 +338,7 @@ func volumeRename(t *target) *cobra.Command {
 		Example: `  lsad volume rename web-test web2`,
 		Args:    takes("NAME", "NEW"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := config.CheckVolumeName(args[1]); err != nil {
+			if err := errors.Join(noSnapshot(args[0], "renamed"), config.CheckVolumeName(args[1])); err != nil {
 				return err
 			}
 			return t.change(cmd, fmt.Sprintf("renamed %s to %s", args[0], args[1]), func(ctx context.Context, c *admin.Client) (admin.Volume, error) {
