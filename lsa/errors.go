@@ -54,6 +54,8 @@ var (
 	// ErrGivenUp (an ErrStaleDevice): the array was told to go on without the
 	// device, for good.
 	ErrGivenUp error = givenUp{}
+	// ErrStoreUnread: a part of the map cannot be read from the metadata store.
+	ErrStoreUnread = errors.New("cannot be read")
 	// ErrStoreDamaged: a file of the metadata store is damaged or missing.
 	ErrStoreDamaged = errors.New("a file of it is damaged")
 	// ErrGap: the log lacks records that were known to be durable.

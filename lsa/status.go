@@ -147,7 +147,7 @@ func (a *Array) Status() Status {
 		Capacity: limit, Used: used, Free: max(0, limit-used), ReadOnly: a.readOnly, OneCopy: a.copiesMissing(),
 		Committed: a.committed.Load(), Durable: a.flush.durable.Load(), Checkpoint: a.checkpoint.lsn.Load(), Devices: a.Devices(),
 	}
-	store := cmp.Or(a.storeProblem(), a.unreadProblem())
+	store := cmp.Or(a.unreadProblem(), a.storeProblem()) // clients feel the first at once
 	if err := errors.Join(a.failed(), store); err != nil {
 		s.Failure = err.Error()
 	}

@@ -15,8 +15,8 @@ func (a *Array) unreadProblem() error {
 	if u == nil {
 		return nil
 	}
-	return fmt.Errorf("metadata store %s: %w: it cannot be read since %s: %w; reads and writes of what the map cache lacks are I/O errors until it can, nothing acknowledged is lost: see to its disk",
-		a.opts.Meta, ErrStoreFailed, u.Since.Format(time.TimeOnly), u.Err)
+	return fmt.Errorf("metadata store %s: %w since %s: %w; reads and writes of what the map cache lacks are I/O errors until it can, nothing acknowledged is lost: see to its disk",
+		a.opts.Meta, ErrStoreUnread, u.Since.Format(time.TimeOnly), u.Err)
 }
 
 // tryUnread finds out whether the store can be read again, and tells of it.
