@@ -110,7 +110,7 @@ func (a *Array) ResizeVolume(ctx context.Context, name string, size int64, force
 		if !force {
 			return fmt.Errorf("resize volume %q from %d to %d bytes: %w: it would lose what lies beyond; if that is meant, force it (--force)", name, v.Size, size, ErrInvalid)
 		}
-		if err := a.unused(v, nil); err != nil {
+		if err := a.headUnused(v); err != nil {
 			return fmt.Errorf("shrink: %w", err)
 		}
 		if err := a.unmap(v.Head, v.Copies, uint64(size)/format.BlockSize, uint64(v.Size-size)/format.BlockSize); err != nil {
