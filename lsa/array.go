@@ -30,7 +30,7 @@ type Array struct {
 	ballast     *ballast                  // taken unless read-only
 	store       *storefs.FS               // what the metadata store is on, unless read-only
 	storeSaid   atomic.Pointer[time.Time] // when it was logged last that it failed
-	unreadSaid  *blockmap.Unread          // what was logged of it last that it cannot be read; by the tidy loop alone
+	unreadSaid  *blockmap.Unread          // what was logged of it last that it cannot be read; by the loop of tryUnread alone
 	storeBehind atomic.Bool               // it fails, and there was no room for that reason
 	storeTables atomic.Int32              // layers of tables that were not compacted yet, when it was looked last
 	degraded    bool                      // a device is missing, and the log may lack what it had

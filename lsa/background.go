@@ -12,6 +12,7 @@ func (a *Array) start() {
 	w.wg.Go(func() { a.loop(w.prepare, time.Second, a.prepareSegments) })
 	w.wg.Go(func() { a.loop(w.tidy, time.Second, a.tidy) })
 	w.wg.Go(func() { a.loop(w.layers, time.Minute, a.giveBackLayers) })
+	w.wg.Go(func() { a.loop(nil, time.Second, a.tryUnread) }) // alone: a disk may let it wait for long
 	w.wg.Go(a.rebuildLoop)
 	w.wg.Go(a.syncLoop)
 	w.wg.Go(func() { a.loop(a.repairs.kicked, time.Minute, a.repairAll) })
@@ -89,7 +90,6 @@ func (a *Array) tidy() {
 	if a.ballast.full.Load() {
 		_ = a.ballast.take() // tried again at the next turn
 	}
-	a.tryUnread()
 	a.rescueAll()
 	a.endAwait()
 	a.discardCold(time.Now())

@@ -63,7 +63,6 @@ func TestStoreUnread(t *testing.T) {
 			t.Errorf("the status says %q", s)
 		}
 	}
-	kick(r.a.work.tidy)
 	eventually(t, "a word in the log", func() bool { return strings.Contains(log.text(), "the metadata store cannot be read") })
 	if r.a.Status().Failure == "" {
 		t.Error("the status says that all is well")
