@@ -223,19 +223,3 @@ func (m *FS) begin(src int, create bool) error {
 	m.tell()
 	return nil
 }
-
-// Newest is the directory whose content counts, for who only reads while nobody writes. Nothing is changed.
-func Newest(o Options) (Side, error) {
-	all := make([]found, len(o.Sides))
-	for i, s := range o.Sides {
-		all[i].dir = s.Dir
-		if _, all[i].err = s.FS.Stat(s.Dir); all[i].err == nil {
-			all[i].look(&side{Side: s})
-		}
-	}
-	c, err := decide(all, false, o.AtLeast)
-	if err != nil {
-		return Side{}, err
-	}
-	return o.Sides[c.source], nil
-}
