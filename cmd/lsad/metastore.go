@@ -115,24 +115,6 @@ func (s *server) verifyMeta() {
 	})
 }
 
-// offlineMeta is the directory of a stopped array's metadata store to read from.
-func (d *dataDir) offlineMeta() (string, error) {
-	m, err := d.readMembers()
-	if err != nil {
-		return "", err
-	}
-	var remembered []string
-	if m != nil {
-		remembered = m.Meta
-	}
-	dirs, mirrored := d.metaPlan(remembered)
-	if !mirrored {
-		return dirs[0], nil
-	}
-	side, err := mirrorfs.Newest(mirrorOptions(dirs, m))
-	return side.Dir, err
-}
-
 // checkNewMeta says whether a new metadata store can be made in the directories.
 func checkNewMeta(dirs []string) error {
 	for _, dir := range dirs {
