@@ -14,7 +14,7 @@ import (
 
 // Problem is one thing that Check found wrong.
 type Problem struct {
-	Kind  string `json:"kind"`  // superblock, array, log, map, layer, segment, record or data
+	Kind  string `json:"kind"`  // superblock, array, log, map, layer, segment, record or data; the program adds metadata
 	Where string `json:"where"` // the object
 	What  string `json:"what"`  // is wrong with it
 	place format.Place

@@ -16,6 +16,22 @@ import (
 	"lsad/lsa/format"
 )
 
+// LookAtStore says in bad what is wrong with the metadata store in o.Meta: what Open would find before it changes
+// anything. err says why the devices do not tell.
+func LookAtStore(o Options) (bad, err error) {
+	a := newArray(o)
+	a.readOnly = true
+	defer func() { err = errors.Join(err, a.dismiss()) }()
+	if _, err := a.adopt(); err != nil {
+		return nil, err
+	}
+	bad = a.lookAtStore()
+	if errors.Is(bad, ErrStaleDevice) && !errors.Is(bad, ErrStaleStore) {
+		return nil, bad
+	}
+	return bad, nil
+}
+
 // lookAtStore reads what an opening needs of the metadata store, and changes
 // nothing. Pebble writes when it opens a store, before it has read more than its
 // list of files: what is damaged, or is not the array's, is to be found before.

@@ -39,7 +39,7 @@ func (s *server) openArray(ctx context.Context) error {
 		Served: newServed(s.dir.path, s.log),
 	})
 	if err != nil {
-		return fmt.Errorf("open the array: %w%s", err, openAdvice(err))
+		return fmt.Errorf("open the array: %w%s", err, s.openAdvice(err))
 	}
 	s.array = array
 	s.ends.add(array.Close)
@@ -63,9 +63,26 @@ func (s *server) die(err error) {
 const storeAdvice = "; nothing was changed: name a directory that has the newest one with --meta, or put it back as it was when lsad last ran; " +
 	"with metadata in two directories either one is enough, move the content of the bad one away"
 
+// openAdvice is what can be done about an error of opening the array. With two metadata directories no single one is to
+// be put back, and one may have been changed before the array was opened: it was made equal to the other.
+func (s *server) openAdvice(err error) string {
+	if len(s.plan.meta) == 2 && storeUnusable(err) {
+		return sidesAdvice
+	}
+	return openAdvice(err)
+}
+
+// storeUnusable says that it is the metadata store which keeps the array from being opened.
+func storeUnusable(err error) bool {
+	return errors.Is(err, lsa.ErrStoreDamaged) || errors.Is(err, lsa.ErrStaleStore)
+}
+
+// sidesAdvice is where to learn what can be done about two metadata directories.
+const sidesAdvice = "; lsad check says what is wrong with each metadata directory, and what can be done"
+
 func openAdvice(err error) string {
 	switch {
-	case errors.Is(err, lsa.ErrStoreDamaged), errors.Is(err, lsa.ErrStaleStore):
+	case storeUnusable(err):
 		return storeAdvice
 	case errors.Is(err, lsa.ErrForeignDevice), errors.Is(err, lsa.ErrNotArray):
 		return "; see with lsad dump which devices belong together, and name them with --device; one that is lost or was overwritten: move its file away and start with lsad serve --degraded"

@@ -23,8 +23,10 @@ func newCheck() *cobra.Command {
 		Use:   "check",
 		Short: "Verify a stopped array, structure and data",
 		Long: `Verify a stopped array, structure and data: both copies of the superblocks, the metadata store,
-the map, the log, and every mapped block against its checksum. Nothing is changed. What a crash
-leaves and the next start would recover is not damage. The exit code is 1 if anything is wrong.`,
+the map, the log, and every mapped block against its checksum. Of metadata in two directories
+both are read whole, and all else is judged by the one that is as it should be. Nothing is
+changed. What a crash leaves and the next start would recover is not damage. The exit code is 1
+if anything is wrong, or if one of two metadata directories is left out.`,
 		Example: `  lsad check
   lsad check --dir /srv/lsad --json`,
 		Args: takes(),
@@ -44,17 +46,25 @@ func runCheck(ctx context.Context, cmd *cobra.Command, o *offline) error {
 		return err
 	}
 	defer set.close()
-	meta, err := (&dataDir{path: o.dir}).offlineMeta()
+	meta, err := (&dataDir{path: o.dir}).checkMeta(ctx, set)
 	if err != nil {
 		return err
 	}
 	p := newProgress(cmd.ErrOrStderr(), "verified")
-	report, err := lsa.Check(ctx, lsa.Options{Devices: set, FS: vfs.Default, Meta: meta}, p.show)
+	report, err := lsa.Check(ctx, lsa.Options{Devices: set, FS: vfs.Default, Meta: meta.dir}, p.show)
 	p.end()
 	if err != nil {
-		return fmt.Errorf("%w%s", err, openAdvice(err))
+		if len(meta.problems) == 0 || ctx.Err() != nil {
+			return fmt.Errorf("%w%s", err, openAdvice(err))
+		}
+		if !storeUnusable(err) { // else what is said of the directories is the advice
+			err = fmt.Errorf("%w%s", err, openAdvice(err))
+		}
+		what := strings.TrimPrefix(err.Error(), "check array: ")
+		report = &lsa.CheckReport{Problems: []lsa.Problem{{Kind: "array", Where: "opening it", What: what}}}
 	}
-	if err := printCheck(cmd, o, report); err != nil {
+	report.Problems = append(meta.problems, report.Problems...)
+	if err := printCheck(cmd, o, &checkReport{report, meta.advice}); err != nil {
 		return err
 	}
 	if len(report.Problems) > 0 {
@@ -63,7 +73,13 @@ func runCheck(ctx context.Context, cmd *cobra.Command, o *offline) error {
 	return nil
 }
 
-func printCheck(cmd *cobra.Command, o *offline, r *lsa.CheckReport) error {
+// checkReport is what lsad check prints.
+type checkReport struct {
+	*lsa.CheckReport
+	Advice []string `json:"advice,omitempty"` // on metadata directories
+}
+
+func printCheck(cmd *cobra.Command, o *offline, r *checkReport) error {
 	if o.json {
 		return printJSON(cmd, r)
 	}
@@ -71,7 +87,10 @@ func printCheck(cmd *cobra.Command, o *offline, r *lsa.CheckReport) error {
 	for _, p := range r.Problems {
 		fmt.Fprintln(out, p)
 	}
-	if slices.ContainsFunc(r.Problems, func(p lsa.Problem) bool {
+	for _, a := range r.Advice {
+		fmt.Fprintln(out, a)
+	}
+	if len(r.Advice) == 0 && slices.ContainsFunc(r.Problems, func(p lsa.Problem) bool {
 		return strings.Contains(p.What, lsa.ErrStoreDamaged.Error()) && p.Kind == "array"
 	}) {
 		fmt.Fprintln(out, "the metadata store cannot be used"+storeAdvice)

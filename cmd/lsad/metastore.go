@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"lsad/internal/mirrorfs"
+	"lsad/lsa"
 	"lsad/server/admin"
 )
 
@@ -61,7 +62,14 @@ func (s *server) openMeta(ctx context.Context, create bool) error {
 	}
 	o := mirrorOptions(dirs, s.members)
 	o.Create, o.Logger, o.OnChange = create, s.log, s.metaChanged
+	o.Look = func(side mirrorfs.Side) error {
+		bad, err := lsa.LookAtStore(lsa.Options{Devices: s.devices, FS: side.FS, Meta: side.Dir, Degraded: s.cfg.Degraded})
+		return errors.Join(bad, err)
+	}
 	mirror, err := mirrorfs.Open(ctx, o)
+	if errors.Is(err, mirrorfs.ErrUnfit) {
+		return fmt.Errorf("the array's metadata store: %w%s", err, s.openAdvice(err))
+	}
 	if err != nil {
 		return fmt.Errorf("the array's metadata store: %w", err)
 	}
@@ -105,24 +113,6 @@ func (s *server) verifyMeta() {
 		running.Wait()
 		return nil
 	})
-}
-
-// offlineMeta is the directory of a stopped array's metadata store to read from.
-func (d *dataDir) offlineMeta() (string, error) {
-	m, err := d.readMembers()
-	if err != nil {
-		return "", err
-	}
-	var remembered []string
-	if m != nil {
-		remembered = m.Meta
-	}
-	dirs, mirrored := d.metaPlan(remembered)
-	if !mirrored {
-		return dirs[0], nil
-	}
-	side, err := mirrorfs.Newest(mirrorOptions(dirs, m))
-	return side.Dir, err
 }
 
 // checkNewMeta says whether a new metadata store can be made in the directories.

@@ -17,6 +17,8 @@ var (
 	ErrSplit = errors.New("each was used without the other")
 	// ErrStale: the only side that can be read is not the newest there was.
 	ErrStale = errors.New("out of date")
+	// ErrUnfit: the side whose content counts cannot be used, so the other one is left as it is.
+	ErrUnfit = errors.New("no copy is made of a store that cannot be used")
 )
 
 // role is what becomes of a side when the mirror is opened.

@@ -27,6 +27,7 @@ type FS struct {
 	generation uint64
 	problems   []problem
 	onChange   func(uint64)
+	look       func(Side) error
 
 	writing sync.Map // names of files that are being written
 }

@@ -18,7 +18,10 @@ type Options struct {
 	// OnChange, if not nil, is told each new generation, while the mirror is opened and when a side is dropped. It is a
 	// further witness that a side is out of date, for when the other cannot be read; it must not call the FS.
 	OnChange func(generation uint64)
-	Logger   *slog.Logger // nil discards
+	// Look, if not nil, says what is wrong with the store of a side beyond what keeps Pebble from opening it. It changes
+	// nothing.
+	Look   func(Side) error
+	Logger *slog.Logger // nil discards
 }
 
 // Open opens the store's directories: it finds out which of them hold what, makes them equal, and marks them as in use.
@@ -31,7 +34,7 @@ func Open(ctx context.Context, o Options) (*FS, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	m := &FS{log: o.Logger, onChange: o.OnChange}
+	m := &FS{log: o.Logger, onChange: o.OnChange, look: o.Look}
 	for _, s := range o.Sides {
 		s.Dir = s.FS.PathJoin(s.Dir) // clean, as the store's names will be
 		m.sides = append(m.sides, &side{Side: s})
@@ -39,6 +42,9 @@ func Open(ctx context.Context, o Options) (*FS, error) {
 	m.problems = make([]problem, len(m.sides))
 	m.root = m.sides[0].Dir
 	if err := m.open(ctx, &o); err != nil {
+		for _, s := range m.sides {
+			s.takeBack()
+		}
 		return nil, errors.Join(err, m.release())
 	}
 	return m, nil
@@ -81,7 +87,7 @@ func (m *FS) join(ctx context.Context, c *choice, all []found) error {
 	}
 	if c.roles[i] == rebuild {
 		if err := m.rebuild(ctx, c, i, false); err != nil {
-			if ctx.Err() != nil {
+			if ctx.Err() != nil || errors.Is(err, ErrUnfit) {
 				return err
 			}
 			c.roles[i], c.why[i] = away, err.Error()
@@ -115,7 +121,7 @@ func (m *FS) settleEquals(ctx context.Context, c *choice, all []found) error {
 		c.why[i] = "it differs from the other, and was not stopped in order"
 	}
 	if err := m.rebuild(ctx, c, i, true); err != nil {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, ErrUnfit) {
 			return err
 		}
 		c.roles[i], c.why[i] = away, err.Error()
@@ -144,6 +150,9 @@ func (m *FS) rebuild(ctx context.Context, c *choice, i int, trusted bool) error 
 	for _, name := range mended {
 		m.log.Warn("a damaged metadata file was mended with what the other directory has of it", "file", src.path(name), "other", dst.Dir)
 	}
+	if err := m.fit(src); err != nil {
+		return fmt.Errorf("metadata directory %s (%s): %w: %s: %w", dst.Dir, c.why[i], ErrUnfit, src.Dir, err)
+	}
 	m.log.Warn("making a metadata directory equal to the other", "dir", dst.Dir, "from", src.Dir, "reason", c.why[i], "files", len(list), "bytes", sizeOf(list))
 	if src.state == nil {
 		// A store that was alone until now: the mirror's name first, or the mark would be of no mirror.
@@ -168,6 +177,18 @@ func (m *FS) rebuild(ctx context.Context, c *choice, i int, trusted bool) error 
 	}
 	m.log.Warn("a metadata directory equals the other again", "dir", dst.Dir, "took", time.Since(begin).Round(time.Millisecond))
 	return nil
+}
+
+// fit says whether the store of a side is one to be copied. Copied before that is known, a store that cannot be used would
+// replace what may be the only other one.
+func (m *FS) fit(src *side) error {
+	_, err := src.checkStore()
+	if m.look != nil { // it tells more
+		if looked := m.look(src.Side); looked != nil {
+			return looked
+		}
+	}
+	return err
 }
 
 // progressEvery is how often the log tells how far a rebuild is.
@@ -201,20 +222,4 @@ func (m *FS) begin(src int, create bool) error {
 	}
 	m.tell()
 	return nil
-}
-
-// Newest is the directory whose content counts, for who only reads while nobody writes. Nothing is changed.
-func Newest(o Options) (Side, error) {
-	all := make([]found, len(o.Sides))
-	for i, s := range o.Sides {
-		all[i].dir = s.Dir
-		if _, all[i].err = s.FS.Stat(s.Dir); all[i].err == nil {
-			all[i].look(&side{Side: s})
-		}
-	}
-	c, err := decide(all, false, o.AtLeast)
-	if err != nil {
-		return Side{}, err
-	}
-	return o.Sides[c.source], nil
 }

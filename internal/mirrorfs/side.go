@@ -23,6 +23,7 @@ type side struct {
 	lock   io.Closer
 	record vfs.File // the state file
 	state  *state   // the last written or read
+	made   bool     // the directory, by take
 }
 
 const (
@@ -90,11 +91,25 @@ func (s *side) makeDir() error {
 	if err := s.FS.MkdirAll(s.Dir, 0o700); err != nil {
 		return err
 	}
+	s.made = true
 	d, err := s.FS.OpenDir(parent)
 	if err != nil {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// takeBack removes the directory that take made, if nothing came into it.
+func (s *side) takeBack() {
+	if !s.made {
+		return
+	}
+	if all, err := s.FS.List(s.Dir); err != nil || len(all) > 1 || len(all) == 1 && all[0] != lockFile {
+		return
+	}
+	// What is left is an empty directory, which is as good as none: errors are of no consequence.
+	_ = s.FS.Remove(s.path(lockFile))
+	_ = s.FS.Remove(s.Dir)
 }
 
 // look fills in what is there; it writes nothing.

@@ -13,7 +13,9 @@ import (
 )
 
 // isTable says whether a file is a table of the store: written once, in blocks that carry a checksum.
-func isTable(name string) bool { return strings.HasSuffix(name, ".sst") }
+func isTable(name string) bool { return strings.HasSuffix(name, tableSuffix) }
+
+const tableSuffix = ".sst"
 
 // errNotWritten: the bytes are not those that were written.
 var errNotWritten = errors.New("damaged data")

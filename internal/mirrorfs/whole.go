@@ -1,12 +1,14 @@
 package mirrorfs
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/record"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // extent is how much a side's store tells: the number of its manifest, and the records of it that are intact. A manifest
@@ -29,27 +31,44 @@ func (e extent) beyond(o extent) bool {
 
 // checkStore says whether the store of a side can be opened: whether all its tables are there and of the right size,
 // and how much it tells.
-func (s *side) checkStore() (e extent, err error) {
+func (s *side) checkStore() (extent, error) {
+	e, _, err := s.readStore()
+	return e, err
+}
+
+// readStore is checkStore that also names the tables of the store. It writes nothing.
+func (s *side) readStore() (e extent, tables []string, err error) {
 	desc, err := pebble.Peek(s.Dir, s.FS)
 	if err != nil {
-		return e, err
+		return e, nil, err
 	}
 	if !desc.Exists {
-		return e, ErrNoStore
+		return e, nil, ErrNoStore
 	}
 	e.manifest = desc.ManifestFilename[strings.LastIndexByte(desc.ManifestFilename, '/')+1:]
 	if e.records, err = s.countRecords(e.manifest); err != nil {
-		return e, err
+		return e, nil, err
 	}
 	db, err := pebble.Open(s.Dir, &pebble.Options{
-		FS: s.FS, ReadOnly: true, ErrorIfNotExists: true, DisableWAL: true, Logger: quiet{},
+		FS: unlocked{s.FS}, ReadOnly: true, ErrorIfNotExists: true, DisableWAL: true, Logger: quiet{},
 		EventListener: &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}},
 	})
 	if err != nil {
-		return e, err
+		return e, nil, err
 	}
-	return e, db.Close()
+	levels, err := db.SSTables()
+	for _, level := range levels {
+		for i := range level {
+			tables = append(tables, level[i].BackingSSTNum.String()+tableSuffix)
+		}
+	}
+	return e, tables, errors.Join(err, db.Close())
 }
+
+// unlocked leaves out the only file that Pebble makes where it only reads.
+type unlocked struct{ vfs.FS }
+
+func (unlocked) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }
 
 // countRecords counts the records of a manifest up to the first that is not intact.
 func (s *side) countRecords(name string) (n int, err error) {
