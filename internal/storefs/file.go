@@ -55,9 +55,12 @@ type essentialFile struct {
 	unsynced []byte // what was written since the last sync
 }
 
+// Write keeps a copy of p first: a vfs.File may modify it, and one in memory does in a process with the race detector.
 func (f *essentialFile) Write(p []byte) (n int, err error) {
+	had := len(f.unsynced)
+	f.unsynced = append(f.unsynced, p...)
 	n, err = f.write(true, p)
-	f.unsynced = append(f.unsynced, p[:n]...)
+	f.unsynced = f.unsynced[:had+n]
 	return n, err
 }
 
