@@ -418,6 +418,7 @@ func TestCommandUsage(t *testing.T) {
 		{[]string{"volume", "lst"}, 2, []string{`did you mean "list"`}},
 		{[]string{"volume", "create", "a"}, 2, []string{"SIZE is missing"}},
 		{[]string{"volume", "create", "a", "1GiB", "--copies", "0"}, 2, []string{"copies 0", "1 or 2"}},
+		{[]string{"volume", "create", "a", "1GiB", "--copies", "two"}, 2, []string{"--copies two: a whole number is needed"}},
 		{[]string{"volume", "delete", "a@"}, 2, []string{`name ""`}},
 		{[]string{"volume", "delete", ""}, 2, []string{`name ""`}},
 		{[]string{"volume", "create", "a", "1.5G"}, 2, []string{"whole number"}},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -34,6 +35,11 @@ lsad serve starts a server; every other command but check, dump, attach and deta
 func flagError(cmd *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
 	if !errors.As(err, &unknown) {
+		var invalid *pflag.InvalidValueError
+		var number *strconv.NumError
+		if errors.As(err, &invalid) && errors.As(err, &number) {
+			return config.Usagef("--%s %s: a whole number is needed", invalid.GetFlag().Name, invalid.GetValue())
+		}
 		return config.Usagef("%v", err)
 	}
 	if short := unknown.GetSpecifiedShortnames(); short != "" {
