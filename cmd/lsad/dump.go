@@ -188,7 +188,7 @@ func (d *dumper) segments(set deviceSet) error {
 		}
 		for seg := range super.Devices[super.Slot].Segments {
 			line := segmentLine{Slot: int(super.Slot), Segment: seg}
-			err := eachRecord(dev, super, seg, func(r *recordOnDisk) error {
+			err := eachRecord(dev, super, seg, false, func(r *recordOnDisk) error {
 				line.add(r)
 				return nil
 			})
@@ -246,7 +246,7 @@ func (d *dumper) oneSegment(set deviceSet, where string) error {
 
 func (d *dumper) records(dev blockdev.Device, super *format.Superblock, seg uint32) error {
 	var all []recordLine
-	err := eachRecord(dev, super, seg, func(r *recordOnDisk) error {
+	err := eachRecord(dev, super, seg, true, func(r *recordOnDisk) error {
 		line, err := r.line()
 		if err == nil {
 			all = append(all, line)

@@ -96,8 +96,9 @@ func (r *segmentReader) bytes(off int64, n int) ([]byte, error) {
 }
 
 // eachRecord calls fn with every record of a segment that has an intact header and is of the same use of the
-// segment as the first one. It changes nothing and believes nothing.
-func eachRecord(dev blockdev.Device, super *format.Superblock, seg uint32, fn func(*recordOnDisk) error) error {
+// segment as the first one. It changes nothing and believes nothing. within: of records of earlier epochs the data is read
+// and searched as well, as by a start: one that was dropped may reach over others.
+func eachRecord(dev blockdev.Device, super *format.Superblock, seg uint32, within bool, fn func(*recordOnDisk) error) error {
 	size := int64(super.SegmentSize)
 	r := &segmentReader{dev: dev, base: format.SegmentsOffset + int64(seg)*size, size: size}
 	sectors := uint32(size / format.SectorSize)
@@ -118,7 +119,11 @@ func eachRecord(dev blockdev.Device, super *format.Superblock, seg uint32, fn fu
 		if err := fn(rec); err != nil {
 			return err
 		}
-		at += rec.header.TotalSectors()
+		if within && rec.header.Epoch < super.Epoch {
+			at += uint32(rec.header.Sectors)
+		} else {
+			at += rec.header.TotalSectors()
+		}
 	}
 	return nil
 }
