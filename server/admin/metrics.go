@@ -42,7 +42,7 @@ var (
 	descDevLive  = desc("device_live_bytes", "Bytes on a device that the map refers to.", "device", "slot")
 	descDevUp    = desc("device_in_service", "1 while a device is read and written, 0 while it is out of service.", "device", "slot")
 
-	descMeta = desc("metadata_in_service", "1 while a directory of the array's metadata is in service, 0 while the other one serves alone.", "dir")
+	descMeta = desc("metadata_in_service", "1 while a directory of the array's metadata is in service, 0 while it fails, or the other one serves alone.", "dir")
 
 	descLog = desc("log_bytes_total", "Bytes appended to the log: for clients, by garbage collection, headers and padding.", "kind")
 

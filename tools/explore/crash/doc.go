@@ -13,9 +13,11 @@
 // (members.go), and one at a time is damaged (damage.go). Run.spare says which
 // device the array can do without at the moment.
 //
-// The package touches nothing but memory. Of the array it uses what any caller
-// can use, and VerifyBooks.
+// The package touches nothing but memory, and with Config.Keep a directory below
+// that, for the state that a violation was seen on (evidence.go). Of the array it
+// uses what any caller can use, and VerifyBooks.
 //
 // Lock order: Run.membership, Run.trouble, Run.admin, volume.exclusive, units.mu,
-// Run.mu; site.mu is taken with any of them held, and nothing under it.
+// Run.mu; site.mu is taken with any of them held, and nothing under it but those
+// of trail and logKeeper, which are leaves.
 package crash

@@ -107,7 +107,7 @@ type Run struct {
 	former     []*blockdev.Mem // by slot: as they were before the life before this
 	recent     []*blockdev.Mem // by slot: as they were before this life
 
-	kept logKeeper // what was logged in this life, if a state is to be kept
+	kept logKeeper // what was logged in this life, if a state is to be kept and nobody else wants the log
 	told bool      // one was
 
 	segment     int64
@@ -236,7 +236,7 @@ func (r *Run) create(ctx context.Context) error {
 		ViewsFrom:       1 + r.rng.IntN(2),  // and chains of layers short
 		Logger:          r.cfg.Logger,
 	}
-	if r.cfg.Keep != "" {
+	if r.cfg.Keep != "" && r.cfg.Logger == nil {
 		r.options.Logger = slog.New(slog.NewTextHandler(&r.kept, nil))
 	}
 	if segments >= separateFrom && r.rng.IntN(2) == 0 {

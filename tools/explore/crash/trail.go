@@ -18,6 +18,7 @@ type trail struct {
 	steps []trailStep
 }
 
+// trailStep is one end of an operation, or something else that happened.
 type trailStep struct {
 	at     time.Time
 	slot   int
