@@ -44,6 +44,7 @@ func (r *Run) checkDamaged(ctx context.Context, instants []*instant) error {
 		}
 		r.damage(i.mems[bad])
 	}
+	kept := r.keep(&i)
 	s := r.newSite(i.mems, i.fs, i.boot, 2)
 	a, err := r.openState(ctx, s, &i)
 	if err != nil {
@@ -51,10 +52,10 @@ func (r *Run) checkDamaged(ctx context.Context, instants []*instant) error {
 			r.stats.add(&i)
 			return nil
 		}
-		return r.violated(i.String(), fmt.Errorf("open: %w", err))
+		return r.violated(i.String(), r.tell(ctx, kept, &i, fmt.Errorf("open: %w", err)))
 	}
 	if _, err := r.check(a, &i); err != nil {
-		return r.violated(i.String(), err)
+		return r.violated(i.String(), r.tell(ctx, kept, &i, err))
 	}
 	r.stats.add(&i)
 	_ = a.Close()

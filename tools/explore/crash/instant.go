@@ -2,6 +2,7 @@ package crash
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -34,7 +35,7 @@ type instant struct {
 	// is opened, -1 if all are; lostMem is what was on it.
 	lost    int
 	lostMem *blockdev.Mem
-	trail   []trailStep // up to the crash
+	trail   []trailStep // up to the crash, that of the crashes before in front
 }
 
 func (i *instant) String() string {
@@ -102,6 +103,7 @@ func (s *site) copy(what string, power bool) *instant {
 		i.checkpointing, i.collecting = b.checkpointing, b.collecting
 		i.lost, i.lostMem, i.spare, i.removing = b.lost, b.lostMem, b.spare, b.removing
 		i.troubled = b.troubled
+		i.trail = slices.Concat(b.trail, i.trail)
 		return i
 	}
 	i.checkpointing, i.collecting = s.r.checkpointing.Load() > 0, s.r.collecting.Load() > 0

@@ -159,6 +159,7 @@ func (r *Run) checkReturn(ctx context.Context, sub *instant) error {
 			i.mems[slot] = m.KillClone(r.rng)
 		}
 	}
+	kept := r.keep(i)
 	s := r.newSite(i.mems, i.fs, i.boot, 4)
 	a, err := r.openState(ctx, s, i)
 	if errors.Is(err, lsa.ErrStaleDevice) {
@@ -166,14 +167,14 @@ func (r *Run) checkReturn(ctx context.Context, sub *instant) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("the lost device came back: open: %w", err)
+		return r.tell(ctx, kept, i, fmt.Errorf("the lost device came back: open: %w", err))
 	}
 	if s.removed == sub.lost { // refused, and left out as one that was being removed
 		r.stats.change(func(t *Totals) { t.Refused++ })
 		return a.Close()
 	}
 	if _, err := r.check(a, i); err != nil {
-		return fmt.Errorf("the lost device came back, and was taken back: %w", err)
+		return r.tell(ctx, kept, i, fmt.Errorf("the lost device came back, and was taken back: %w", err))
 	}
 	r.stats.change(func(t *Totals) { t.TakenBack++ })
 	return a.Close()

@@ -75,7 +75,7 @@ func (w *worker) reuse(v *volume, slot int, off int64) {
 	}
 	used := false
 	for range 40 {
-		if !w.checkpointSoon() {
+		if w.ctx.Err() != nil || !w.checkpointSoon() {
 			return
 		}
 		for range 4 {

@@ -71,6 +71,7 @@ type Run struct {
 
 	clock    atomic.Int64
 	progress atomic.Int64 // operations of devices
+	changes  atomic.Int64 // of data, that have ended
 
 	admin sync.Mutex // one administrative change at a time
 	// The model. mu guards the slices; what they point to is guarded as

@@ -114,18 +114,19 @@ func (r *Run) openState(ctx context.Context, s *site, i *instant) (*lsa.Array, e
 func (r *Run) checkSettled(ctx context.Context, at *site, seen *observation) error {
 	i := at.copyNow("nothing, recovery being over", true)
 	i.power = at.base.power
+	kept := r.keep(i)
 	s := r.newSite(i.mems, i.fs, i.boot, i.depth+1)
 	s.base = i
 	a, err := r.openState(ctx, s, i)
 	if err != nil {
-		return fmt.Errorf("loss of power just after recovery: open: %w", err)
+		return r.tell(ctx, kept, i, fmt.Errorf("loss of power just after recovery: open: %w", err))
 	}
 	now, err := r.check(a, i)
 	if err == nil {
 		err = seen.same(now, i.troubled && hasFailed(a))
 	}
 	if err != nil {
-		return fmt.Errorf("loss of power just after recovery: %w", err)
+		return r.tell(ctx, kept, i, fmt.Errorf("loss of power just after recovery: %w", err))
 	}
 	r.stats.add(i)
 	return a.Close()

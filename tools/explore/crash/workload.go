@@ -95,7 +95,7 @@ func (r *Run) mayHaveLost(v *volume, err error) bool {
 func (w *worker) step() {
 	roll := w.rng.IntN(200)
 	if w.cfg.Focus == Collections && w.rng.IntN(6) == 0 {
-		w.collect(w.ctx, w.rng)
+		w.collect(w.rng)
 		w.checkpoint()
 	} else if w.cfg.Devices && w.rng.IntN(w.rareDevices()) == 0 {
 		w.deviceStep()
@@ -167,7 +167,7 @@ func (w *worker) arrayStep(roll int) {
 	case roll < 180:
 		w.checkpoint()
 	case roll < 185:
-		w.collect(w.ctx, w.rng)
+		w.collect(w.rng)
 	case roll < 190:
 		w.snapshot()
 	case roll < 192:

@@ -14,6 +14,7 @@ func (w *worker) begin(v *volume, kind string, ranges []cellRange, tags []tag) *
 }
 
 func (w *worker) end(o *op, err error) bool {
+	w.changes.Add(1)
 	if err != nil {
 		o.failed = true
 		return false
