@@ -3,6 +3,7 @@ package mirrorfs
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"sync/atomic"
 	"testing"
 
@@ -15,10 +16,8 @@ var testContext = context.Background()
 // copyDir keeps a copy of a side as it is, to be put back by the function returned.
 func copyDir(t *testing.T, d *disks, i int) (putBack func()) {
 	t.Helper()
-	kept := vfs.NewMem()
-	if _, err := vfs.Clone(d.mem[i], kept, "/", "/"); err != nil {
-		t.Fatal(err)
-	}
+	// The store may be in use, and its files come and go.
+	kept := d.mem[i].CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
 	return func() {
 		d.mem[i] = vfs.NewCrashableMem()
 		if _, err := vfs.Clone(kept, d.mem[i], "/", "/"); err != nil {
