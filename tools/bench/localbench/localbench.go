@@ -13,10 +13,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -65,15 +62,6 @@ const (
 	firstIO   = "attach to first read, ms"
 	firstIOIn = "the same without the command's start, ms"
 )
-
-// Result is the median of one row on one disk.
-type Result struct {
-	Row    string  `json:"row"`
-	Disk   string  `json:"disk"`
-	Median float64 `json:"median"` // requests a second, or ms
-	Least  float64 `json:"least"`
-	Most   float64 `json:"most"`
-}
 
 // settings of a run.
 type settings struct {
@@ -191,20 +179,6 @@ func measure(ctx context.Context, vm *guest.VM, s settings) ([]Result, error) {
 	return medians(values, s), nil
 }
 
-func medians(values map[[2]string][]float64, s settings) []Result {
-	var out []Result
-	for _, name := range rowNames() {
-		for _, d := range disks(s.queues) {
-			all := values[[2]string{name, d.name}]
-			if len(all) > 0 {
-				slices.Sort(all)
-				out = append(out, Result{name, d.name, all[len(all)/2], all[0], all[len(all)-1]})
-			}
-		}
-	}
-	return out
-}
-
 func rowNames() []string {
 	names := []string{}
 	for _, r := range rows {
@@ -292,36 +266,4 @@ func script(ctx context.Context, vm *guest.VM, text string) (string, error) {
 		return "", fmt.Errorf("in the guest: %w\n%s", err, text)
 	}
 	return out.Stdout, nil
-}
-
-// report prints medians, their ranges, and ratios.
-func report(w io.Writer, all []Result) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "ROW\tNULL_BLK\tUBLK\tNBD\tUBLK/NBD\tUBLK/NULL_BLK")
-	for _, name := range rowNames() {
-		at := func(disk string) Result {
-			i := slices.IndexFunc(all, func(r Result) bool { return r.Row == name && r.Disk == disk })
-			if i < 0 {
-				return Result{}
-			}
-			return all[i]
-		}
-		null, ublk, nbd := at("null_blk"), at("ublk"), at("nbd")
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", name, text(null), text(ublk), text(nbd), ratio(ublk, nbd), ratio(ublk, null))
-	}
-	return tw.Flush()
-}
-
-func text(r Result) string {
-	if r.Disk == "" {
-		return "-"
-	}
-	return fmt.Sprintf("%.0f (%.0f..%.0f)", r.Median, r.Least, r.Most)
-}
-
-func ratio(a, b Result) string {
-	if a.Disk == "" || b.Median == 0 {
-		return "-"
-	}
-	return strconv.FormatFloat(a.Median/b.Median, 'f', 2, 64)
 }
