@@ -27,7 +27,8 @@ type rig struct {
 	copies int            // of volumes that are made from now on
 	dead   [8]atomic.Bool // devices of which every operation fails
 	hook   atomic.Pointer[func(blockdev.Op) error]
-	away   [8]bool // devices that are not there when the array is opened
+	away   [8]bool                               // devices that are not there when the array is opened
+	wrap   func(m *blockdev.Mem) blockdev.Device // what an array is opened with in place of a device, nil for itself
 }
 
 var errDead = errors.New("the device does not answer")
@@ -73,7 +74,11 @@ func newRigOf(t testing.TB, sizes ...int) *rig {
 func (r *rig) devices() []blockdev.Device {
 	var all []blockdev.Device
 	for i, m := range r.mems {
-		if !r.away[i] {
+		switch {
+		case r.away[i]:
+		case r.wrap != nil:
+			all = append(all, r.wrap(m))
+		default:
 			all = append(all, m)
 		}
 	}

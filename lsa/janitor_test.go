@@ -28,6 +28,9 @@ func TestReadAcrossMerge(t *testing.T) {
 	reading, release := make(chan struct{}), make(chan struct{})
 	var met atomic.Bool
 	hook := func(op blockdev.Op) error {
+		if op.Kind == blockdev.OpTryRead {
+			return blockdev.ErrWouldBlock
+		}
 		if op.Kind == blockdev.OpRead && op.Off >= format.SegmentsOffset && met.CompareAndSwap(false, true) {
 			close(reading)
 			<-release

@@ -15,6 +15,7 @@ const readRun = 256
 
 type readScratch struct {
 	entries [readRun]blockmap.Entry
+	waiting [readRun]piece
 	block   [format.BlockSize]byte
 }
 
@@ -75,35 +76,6 @@ func (h *Handle) read(p []byte, off int64, try bool) error {
 			return fmt.Errorf("read volume %q at %d: %w", h.name, off, err)
 		}
 		p, off = p[len(part):], off+int64(len(part))
-	}
-	return nil
-}
-
-// readEntries fills p with what entries, which begin at a block of a layer,
-// map, less the first skip bytes.
-func (a *Array) readEntries(p []byte, skip int, at place, entries []blockmap.Entry, s *readScratch, try bool) error {
-	for i := 0; i < len(entries); {
-		e := &entries[i]
-		want := min(len(p), format.BlockSize-skip)
-		switch {
-		case e.Kind != blockmap.KindData:
-			clear(p[:want])
-			i++
-		case want < format.BlockSize:
-			if err := a.readCopies(s.block[:], at.after(i), entries[i:i+1], a.nearest(e), try); err != nil {
-				return err
-			}
-			copy(p[:want], s.block[skip:])
-			i++
-		default:
-			n, k := a.run(entries[i:], len(p)/format.BlockSize)
-			want = n * format.BlockSize
-			if err := a.readCopies(p[:want], at.after(i), entries[i:i+n], k, try); err != nil {
-				return err
-			}
-			i += n
-		}
-		p, skip = p[want:], 0
 	}
 	return nil
 }

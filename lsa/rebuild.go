@@ -13,6 +13,10 @@ import (
 // DefaultRebuildRate bounds what a rebuild writes, in bytes a second.
 const DefaultRebuildRate = 64 << 20
 
+// rebuildAhead blocks are read side by side: they lie anywhere, and the more a
+// disk knows of, the sooner there are two copies again. Clients read meanwhile.
+const rebuildAhead = 32
+
 // missing is a block that lacks a copy.
 type missing struct {
 	layer, block, lsn uint64
@@ -103,7 +107,13 @@ func (a *Array) addCopies(group []missing, avoid uint64) (int, error) {
 	buf := make([]byte, len(group)*format.BlockSize)
 	var bad error
 	turn := a.readers.enter()
+	for i := range min(rebuildAhead, len(group)) {
+		a.prefetchBlocks(group[i].good, 1)
+	}
 	for i, m := range group {
+		if i+rebuildAhead < len(group) {
+			a.prefetchBlocks(group[i+rebuildAhead].good, 1)
+		}
 		p := buf[i*format.BlockSize:][:format.BlockSize]
 		if err := a.readPlace(p, []blockmap.Entry{{Kind: blockmap.KindData, CRC: m.crc, Place: [2]format.Place{m.good}}}, 0, false); err != nil {
 			bad = fmt.Errorf("block %d of layer %d: %w: %w", m.block, m.layer, ErrDamaged, err)

@@ -46,6 +46,10 @@ type Device interface {
 	// TryReadAt is ReadAt if that needs no wait for a disk, and
 	// ErrWouldBlock with p undefined if it does (or cannot tell).
 	TryReadAt(p []byte, off int64) error
+	// Prefetch begins to read the range from the disk and does not wait for
+	// it: a ReadAt that follows finds it sooner. Several at once let the disk
+	// serve them side by side. It is a hint; what goes wrong, ReadAt tells.
+	Prefetch(off, n int64)
 	// WriteVec writes the buffers one after the other, from off, in one
 	// system call where it can. The buffers are not kept or changed; the
 	// slice of slices may be consumed by the call.

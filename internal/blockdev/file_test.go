@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -349,4 +350,38 @@ func TestFileDoesNotAllocate(t *testing.T) {
 			t.Errorf("%s makes %v allocations", name, got)
 		}
 	}
+}
+
+// TestPrefetch: what was asked for comes into the page cache by itself.
+func TestPrefetch(t *testing.T) {
+	f := newFile(t, 1<<20, FileOptions{})
+	page := bytes.Repeat([]byte{7}, 4096)
+	for off := int64(0); off < f.Size(); off += 4096 {
+		if err := f.WriteVec([][]byte{page}, off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Fadvise(f.fd, 0, 0, unix.FADV_DONTNEED); err != nil {
+		t.Fatal(err)
+	}
+	const at = 300 << 10
+	if f.TryReadAt(page, at) == nil {
+		t.Skip("the file system has all its files in memory")
+	}
+	f.Prefetch(at, 8192)
+	for end := time.Now().Add(20 * time.Second); f.TryReadAt(page, at) != nil || f.TryReadAt(page, at+4096) != nil; {
+		if time.Now().After(end) {
+			t.Fatal("it did not come")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	f.Prefetch(f.Size(), 4096) // hints that make no sense harm nobody
+	f.Prefetch(-1, 4096)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f.Prefetch(0, 4096)
 }

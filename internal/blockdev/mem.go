@@ -112,6 +112,9 @@ func (m *Mem) ReadAt(p []byte, off int64) error { return m.read(OpRead, p, off) 
 // does by returning ErrWouldBlock.
 func (m *Mem) TryReadAt(p []byte, off int64) error { return m.read(OpTryRead, p, off) }
 
+// Prefetch implements Device: memory has it all.
+func (m *Mem) Prefetch(off, n int64) {}
+
 func (m *Mem) read(kind OpKind, p []byte, off int64) error {
 	n := int64(len(p))
 	if err := checkRange(m.name, "read", off, n, m.size); err != nil {

@@ -104,6 +104,9 @@ func (s *Slow) ReadAt(p []byte, off int64) error {
 // TryReadAt implements Device: a disk is always waited for.
 func (s *Slow) TryReadAt(p []byte, off int64) error { return ErrWouldBlock }
 
+// Prefetch implements Device: a simulated disk has no memory to read into.
+func (s *Slow) Prefetch(off, n int64) {}
+
 // WriteVec implements Device.
 func (s *Slow) WriteVec(bufs [][]byte, off int64) error {
 	s.serve(vecLen(bufs), s.timing.Write, s.timing.WriteBandwidth)

@@ -147,6 +147,9 @@ func (s *site) onDevice(slot int, op blockdev.Op) error {
 		s.count.Add(1)
 		return err
 	}
+	if op.Kind == blockdev.OpTryRead && s.cold() {
+		return blockdev.ErrWouldBlock
+	}
 	if op.Kind == blockdev.OpRead || op.Kind == blockdev.OpTryRead {
 		s.dawdle()
 		s.heldUp(slot, op.Off)
@@ -201,6 +204,13 @@ func (s *site) failing(slot int, n int64, kind blockdev.OpKind, off int64, lande
 		s.r.faulted.Store(true)
 	}
 	return f.err
+}
+
+// cold says of one read in two that a disk would have to be waited for.
+func (s *site) cold() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rng.IntN(2) == 0
 }
 
 // dawdle lets other goroutines in between now and then.
