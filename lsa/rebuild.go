@@ -13,9 +13,10 @@ import (
 // DefaultRebuildRate bounds what a rebuild writes, in bytes a second.
 const DefaultRebuildRate = 64 << 20
 
-// rebuildAhead blocks are read side by side: they lie anywhere, and the more a
-// disk knows of, the sooner there are two copies again. Clients read meanwhile.
-const rebuildAhead = 32
+// rebuildAhead blocks are read side by side, since they lie anywhere. So many have
+// a flash disk reach the usual rate, and what clients read of a slow one waits
+// behind few.
+const rebuildAhead = 8
 
 // missing is a block that lacks a copy.
 type missing struct {
