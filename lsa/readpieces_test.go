@@ -77,7 +77,7 @@ func (l *diskLog) counts() (before, after, reads int) {
 }
 
 // TestScatteredReads: whoever reads blocks that lie apart waits for the disks once they know of all of them, however
-// the read begins and ends, with holes between, with two copies, and with one of them damaged.
+// the read begins and ends, with holes between, with one copy and with two.
 func TestScatteredReads(t *testing.T) {
 	const blocks = 200
 	for _, copies := range []int{1, 2} {
