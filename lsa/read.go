@@ -21,7 +21,7 @@ type readScratch struct {
 
 var readScratches = sync.Pool{New: func() any { return new(readScratch) }}
 
-// errWouldBlock is internal to this file's two faces.
+// errWouldBlock: a read that is not to wait for a disk would have to. It stays within the package.
 var errWouldBlock = errors.New("would block")
 
 // ReadAt fills p from off. Every block is checked against the checksum in the

@@ -152,3 +152,29 @@ func TestScatteredDamage(t *testing.T) {
 		t.Error("no damaged copy was met")
 	}
 }
+
+// TestRebuildAsksAhead: what a rebuild is about to read, the disks know of.
+func TestRebuildAsksAhead(t *testing.T) {
+	log := &diskLog{}
+	r := newRig(t, 3, 40)
+	r.wrap = func(m *blockdev.Mem) blockdev.Device { return coldDisk{m, log} }
+	r.reopen()
+	if err := r.a.CreateVolumeWith(context.Background(), "v", 4<<20, VolumeOptions{Copies: 2}); err != nil {
+		t.Fatal(err)
+	}
+	h := r.handle("v")
+	data := make([]byte, h.Size())
+	fill(data, rand.New(rand.NewPCG(3, 4)))
+	mustWrite(t, h, 0, data)
+	if err := h.Flush(); err != nil { // nothing has to be rescued
+		t.Fatal(err)
+	}
+	log.begin()
+	r.a.takeOutOfService(r.a.devs()[1], errDead)
+	r.rebuilt()
+	before, _, reads := log.counts()
+	if reads == 0 || before < rebuildAhead || len(log.lone) > 0 {
+		t.Errorf("%d reads, asked for %d before the first; unasked %v", reads, before, log.lone)
+	}
+	r.expect("rebuilt", h, data)
+}

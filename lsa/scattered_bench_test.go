@@ -1,7 +1,6 @@
 package lsa
 
 import (
-	"context"
 	"math/rand/v2"
 	"os"
 	"testing"
@@ -18,14 +17,7 @@ func BenchmarkScattered(b *testing.B) {
 
 func benchScattered(b *testing.B, cold bool) {
 	const size, step = 256 << 20, 1 << 20
-	a, o := benchFiles(b)
-	if err := a.CreateVolume(context.Background(), "v", size); err != nil {
-		b.Fatal(err)
-	}
-	h, err := a.OpenVolume("v", OpenOptions{})
-	if err != nil {
-		b.Fatal(err)
-	}
+	h := benchArray(b, size)
 	rng := rand.New(rand.NewPCG(1, 2))
 	p := make([]byte, step)
 	for _, block := range rng.Perm(size / 4096) {
@@ -41,8 +33,8 @@ func benchScattered(b *testing.B, cold bool) {
 	for b.Loop() {
 		if cold {
 			b.StopTimer()
-			for _, d := range o.Devices {
-				dropCached(b, d.Name())
+			for _, d := range h.a.devs() {
+				dropCached(b, d.dev.Name())
 			}
 			b.StartTimer()
 		}

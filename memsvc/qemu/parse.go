@@ -181,6 +181,37 @@ func (p *parser) footer() error {
 	return p.r.err
 }
 
+// tail reads what follows the RAM: device state to the end of the stream.
+func (p *parser) tail() error {
+	if err := p.pages.end(); err != nil {
+		return err
+	}
+	var t tail
+	chunk := make([]byte, 64<<10)
+	for {
+		n, err := p.r.r.Read(chunk)
+		p.r.pos += int64(n)
+		done, bad := t.add(chunk[:n])
+		if bad != nil {
+			return bad
+		}
+		if done {
+			p.state.Device, p.state.Description = t.device, t.description
+			return p.answer(rpShut, 0)
+		}
+		if errors.Is(err, io.EOF) {
+			return p.noTail()
+		}
+		if err != nil {
+			return fmt.Errorf("device state: %w", connError(err))
+		}
+	}
+}
+
+func (p *parser) noTail() error {
+	return malformed("it has no end that is known: the source gave up, or its machine has suppress-vmdesc=on")
+}
+
 // connError tells a broken connection from other errors.
 func connError(err error) error {
 	var op *net.OpError

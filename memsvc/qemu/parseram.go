@@ -1,8 +1,6 @@
 package qemu
 
-import (
-	"unicode/utf8"
-)
+import "unicode/utf8"
 
 // memSize reads the list of blocks.
 func (p *parser) memSize() error {
