@@ -42,7 +42,7 @@ func checkMemory(mapCache int64) error {
 // clients wait for.
 //
 // Measured with the default map cache, which gives a limit of 344 MiB: during 5 million random 4 KiB writes to a volume of
-// 1 TiB at most 388 MiB were resident, 22 of them the program itself. Built with C it was more: the metadata store then has
+// 1 TiB at most 388 to 413 MiB were resident, 22 of them the program itself. Built with C it was more: the metadata store then has
 // memory beside the heap.
 func tuneMemory(mapCache int64) {
 	limit := max(minMemory, mapCache+mapCache/4+overheadBytes)
